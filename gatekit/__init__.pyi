@@ -1,0 +1,40 @@
+# The public names, in the order of the floors. Plugins import from here and nothing deeper.
+from .errors import (
+    Cancelled,
+    GatekitError,
+    InputError,
+    NumericsError,
+    OutputError,
+    PluginError,
+    ScheduleError,
+    UserError,
+    WeightsError,
+)
+from .execute import Result, open_variant, run
+from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
+from .functional import FunctionPhase, sample, sample_phases
+from .guidance import Guidance, Predict
+from .history import HistoryPolicy
+from .hooks import hookimpl
+from .noise import NoiseSource
+from .params import (
+    FamilyParams,
+    GridParams,
+    GuidanceParams,
+    HistoryParams,
+    Params,
+    PhaseParams,
+    SamplerParams,
+    VariantParams,
+)
+from .path import Path, RectifiedFlow, VarianceExploding
+from .phase import Phase, Renoise, Step
+from .plan import Plan, PlannedPhase, resolve
+from .registry import list_samplers
+from .sampler import Sampler, StepContext, StepResult, StretchContext
+from .schedule import Schedule, load_schedule
+from .sigmas import SigmaGrid
+from .state import Evaluation, Record, State, Trajectory
+from .variant import Conditioning, ModelVariant, Precision, VariantFacts
+
+__version__: str

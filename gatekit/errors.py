@@ -1,0 +1,85 @@
+"""Every error gatekit raises on purpose, and nothing else.
+
+    GatekitError                exit 1
+    |- UserError                exit 2: the user's input is wrong
+    |  |- ScheduleError         a schedule file or an override
+    |  |- InputError            prompt, image, seed, output path
+    |  |- WeightsError          a weight file: missing, truncated, of another model
+    |  `- PluginError           an unknown, broken or clashing plugin
+    |- NumericsError            NaN or infinity in a prediction
+    |- OutputError              the result could not be written (disk full, no permission)
+    `- Cancelled                exit 130: an observer or Ctrl-C asked to stop
+
+Each message says where, which value, and what to do: ``str(error)`` is
+``where: message (got value); remedy``, fit for one line on a terminal.
+"""
+
+from __future__ import annotations
+
+
+class GatekitError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: What is wrong, in one clause.
+        where: Place, such as ``gated.yaml:14:18: phases[1].sampler.use``.
+        value: The offending value, shown with ``repr``; None shows nothing.
+        remedy: What to do instead, in one clause.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        value: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.message, self.where, self.value, self.remedy = message, where, value, remedy
+        text = f"{where}: {message}" if where else message
+        if value is not None:
+            text += f" (got {value!r})"
+        if remedy:
+            text += f"; {remedy}"
+        super().__init__(text)
+
+
+class UserError(GatekitError):
+    """The user's input is wrong; the command line exits with 2."""
+
+    exit_code = 2
+
+
+class ScheduleError(UserError):
+    """A schedule file, an override, or what they ask for."""
+
+
+class InputError(UserError):
+    """A prompt, an image, a seed, an output path, or an argument of the Python API."""
+
+
+class WeightsError(UserError):
+    """A weight file that is missing, damaged, or of another model."""
+
+
+class PluginError(UserError):
+    """A plugin that is unknown, fails to load, or clashes with another."""
+
+
+class NumericsError(GatekitError):
+    """A model predicted NaN or infinity."""
+
+
+class OutputError(GatekitError):
+    """The result could not be written; nothing is left under the final name."""
+
+
+class Cancelled(GatekitError):  # noqa: N818  (an event, not a fault)
+    """Raised by an observer, or on Ctrl-C, to stop a run after the step in hand."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__(message)

@@ -1,0 +1,121 @@
+"""ModelFamily: from what a person gives (prompt, image, size) to what a model takes, and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gatekit.params import FamilyParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit.variant import Conditioning
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """Size of the video asked for: pixels, frames, frames a second."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A text encoder or a VAE: its file (absolute, None if not found) and where it runs."""
+
+    file: Path | None
+    precision: str = "fp32"
+    device: str | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a family that are no denoising model."""
+
+    text_encoder: ComponentSpec | None = None
+    vae: ComponentSpec | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one video is made from.
+
+    Attributes:
+        prompt: What to show.
+        negative_prompt: What to steer away from; None means the family's default.
+        image: First frame: a path, a PIL image, or a float tensor ``[3, H, W]`` in [0, 1].
+        last_image: Last frame, where the model can use one.
+        seed: Seed of every noise draw.
+    """
+
+    prompt: str = ""
+    negative_prompt: str | None = None
+    image: Any = None
+    last_image: Any = None
+    seed: int = 0
+
+
+class ModelFamily(ABC):
+    """One model family. Made at plan time: must not import torch nor read weights then.
+
+    Class attributes:
+        name: What schedules say in ``family.use``.
+        Params: The other keys of ``family``, such as ``task``.
+        path: Name of the noise path: ``flow`` or ``ve``.
+        default_compute: Compute type where a schedule names none, by device kind.
+        required: Schedule sections it needs among ``text_encoder``, ``vae``.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[FamilyParams]] = FamilyParams
+    path: ClassVar[str] = "flow"
+    default_compute: ClassVar[Mapping[str, str]] = {"cpu": "fp32", "cuda": "bf16"}
+    required: ClassVar[tuple[str, ...]] = ("text_encoder", "vae")
+
+    def __init__(self, params: FamilyParams, components: Components) -> None:
+        self.params, self.components = params, components
+
+    @classmethod
+    def model_dirs(cls) -> tuple[Path, ...]:
+        """Folders of weight files that the family's plugin ships; searched last."""
+        return ()
+
+    def default_video(self) -> Mapping[str, float]:
+        """Values for keys of ``video`` that the schedule leaves out."""
+        return {}
+
+    @abstractmethod
+    def check_video(self, video: VideoSpec) -> None:
+        """Raise ScheduleError (without place; the plan adds it) for an impossible size."""
+
+    @abstractmethod
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Raise InputError before anything heavy is loaded (an image missing or unreadable)."""
+
+    @abstractmethod
+    def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
+        """``(C, T, H, W)`` of the latent."""
+
+    @abstractmethod
+    def encode(self, inputs: Inputs, video: VideoSpec, device: str) -> Mapping[str, Conditioning]:
+        """Conditionings by name (``positive``, ``negative``), each of batch 1.
+
+        Loads what it needs, and frees it again before it returns.
+        """
+
+    @abstractmethod
+    def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
+        """Latent ``[C, T, H, W]`` -> float32 video ``[frames, height, width, 3]`` in [0, 1]."""
+
+    def component_files(self) -> tuple[Path, ...]:
+        """Files of the components, for hashes."""
+        found = (self.components.text_encoder, self.components.vae)
+        return tuple(c.file for c in found if c is not None and c.file is not None)

@@ -1,0 +1,122 @@
+"""ModelVariant: one set of weights at one precision, opened lazily.
+
+A variant is made from its parameters at plan time, when it may read headers but no
+weights, and must not import torch. ``load`` brings it to a device, ``velocity`` evaluates
+it, ``unload`` gives all of its memory back. A variant can be loaded again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gatekit.params import VariantParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMPUTE = ("fp32", "bf16", "fp16", "fp8")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How weights are stored and what the arithmetic runs in.
+
+    Attributes:
+        storage: ``Q2_K``, ``Q5_K_S``, ``fp16``, ... as the file has them.
+        compute: one of ``fp32``, ``bf16``, ``fp16``, ``fp8``.
+    """
+
+    storage: str
+    compute: str
+
+
+class Conditioning:
+    """What a model is conditioned on besides ``(x, sigma)``; each family subclasses it."""
+
+
+@dataclass(frozen=True)
+class VariantFacts:
+    """What a weight file's header tells, without reading weights.
+
+    Attributes:
+        storage: Name of the weights' precision, ``Q2_K`` or ``fp16``.
+        file_bytes: Size on disk.
+        parameters: Number of weights.
+        bits_per_weight: Mean stored bits a weight.
+        resident_bytes: Expected memory when loaded at the family's default compute type.
+        types: Tensor type name -> number of tensors.
+        details: Family-specific facts, for people (``model: wan 6 layers x 256``).
+        warnings: Oddities worth a line, such as a file name that contradicts the expert.
+    """
+
+    storage: str
+    file_bytes: int
+    parameters: int
+    bits_per_weight: float
+    resident_bytes: int
+    types: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class ModelVariant(ABC):
+    """Weights in one storage format, for one family.
+
+    Class attributes:
+        name: What schedules say in ``variants.*.use``: ``gguf``, ``safetensors``.
+        family: Name of the family it belongs to; a family derived from that one
+            (by subclassing) may use it too.
+        Params: Its parameters. File-valued fields are named in ``file_fields``.
+        file_fields: Dotted fields of Params that hold file names; the plan replaces
+            them by absolute paths (a missing file is reported there, once).
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    Params: ClassVar[type[VariantParams]] = VariantParams
+    file_fields: ClassVar[tuple[str, ...]] = ("file",)
+
+    def __init__(self, params: VariantParams) -> None:
+        self.params = params
+
+    @abstractmethod
+    def facts(self) -> VariantFacts:
+        """Read the header(s). Raises WeightsError for a file that is no such model."""
+
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """Every file whose bytes decide what this variant predicts (weights, LoRAs)."""
+
+    @abstractmethod
+    def load(self, device: str, compute: str) -> None:
+        """Bring the weights to ``device``; idempotent for the same arguments."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Give back every byte that ``load`` took; idempotent."""
+
+    @property
+    @abstractmethod
+    def loaded(self) -> tuple[str, str] | None:
+        """(device, compute) while loaded, else None."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, sigma: float, conditioning: Any) -> Tensor:
+        """The model's velocity, n - x0 on a rectified flow.
+
+        Args:
+            x: State ``[B, C, T, H, W]``, float32.
+            sigma: Noise level in (0, 1], after shift.
+            conditioning: The family's Conditioning, of batch B or 1.
+
+        Returns:
+            Velocity, float32, same shape, on x's device.
+        """
+
+    def denoised(self, x: Tensor, sigma: float, conditioning: Any) -> Tensor:
+        """D = x - sigma * v: the prediction of x0."""
+        return x - sigma * self.velocity(x, sigma, conditioning)
