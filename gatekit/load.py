@@ -1,0 +1,88 @@
+"""Reading a schedule: the file, the files it extends, and overrides, as one tree of places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gatekit.errors import ScheduleError
+from gatekit.merge import merge, override
+from gatekit.suggest import did_you_mean
+from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_text
+
+MAX_EXTENDS = 16
+VIDEO = (".mp4",)
+
+
+def load_tree(
+    path: Path, overrides: Mapping[str, Any] | Sequence[str] | None
+) -> tuple[Node, Path | None]:
+    """The tree of a schedule with everything merged, and the folder its files are beside.
+
+    Raises:
+        ScheduleError: No such file, no YAML, an ``extends`` that leads nowhere or in circles.
+    """
+    if path.suffix.lower() in VIDEO:
+        from gatekit.embed import read_embedded
+
+        carried = read_embedded(path)
+        root = parse(carried.schedule, str(path))
+        folder = carried.folder
+    else:
+        root, folder = extended(path, ()), path.resolve().parent
+    for key, value, where in _overrides(overrides):
+        root = override(root, key, value, where)
+    return root, folder
+
+
+def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> Node:
+    """The tree of a file laid on the tree of the file it extends."""
+    real = path.resolve()
+    if real in seen or len(seen) >= MAX_EXTENDS:
+        chain = " -> ".join(p.name for p in (*seen, real))
+        raise ScheduleError("'extends' leads in a circle: " + chain, where=where)
+    if where is not None and not path.is_file():
+        names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ScheduleError(
+            "no such schedule to extend",
+            where=where,
+            value=str(path),
+            remedy=did_you_mean(path.name, names, otherwise="paths are beside this file"),
+        )
+    root = parse(read_text(path), str(path))
+    keys = items(root)
+    if keys is None or "extends" not in keys:
+        return root
+    base = keys.pop("extends")
+    at = f"{base.place}: extends"
+    if not isinstance(base.value, str):
+        raise ScheduleError("'extends' is the path of one schedule", where=at, value=base.plain())
+    return merge(extended(path.parent / base.value, (*seen, real), at), root)
+
+
+def _overrides(
+    overrides: Mapping[str, Any] | Sequence[str] | None,
+) -> list[tuple[str, Node, str]]:
+    if overrides is None:
+        return []
+    if isinstance(overrides, Mapping):
+        found: list[tuple[str, Node, str]] = []
+        for key, value in overrides.items():
+            where = f"override {key}={value!r}"
+            found.append((key, of_value(value, where), where))
+        return found
+    return [parse_set(text) for text in overrides]
+
+
+def parse_set(text: str) -> tuple[str, Node, str]:
+    """``KEY=VALUE`` -> key, value read as YAML, and the option's name for messages."""
+    where = f"--set {text}"
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ScheduleError(
+            "an override needs a key and a value",
+            where=where,
+            remedy="--set KEY=VALUE, such as --set sigmas.steps=30",
+        )
+    return key.strip(), parse_value(value, where), where

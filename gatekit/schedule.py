@@ -1,0 +1,236 @@
+"""Schedule: the pydantic models of a schedule file. Parsing only; ``gatekit.resolve`` plans it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+
+from gatekit.yamlsource import Node, Source
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+SIZES = {"B": 0, "KIB": 10, "MIB": 20, "GIB": 30, "TIB": 40}
+DECIMAL = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+class Model(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def spelled_out(value: Any) -> Any:
+    """``euler`` is short for ``{use: euler}``."""
+    return {"use": value} if isinstance(value, str) else value
+
+
+class Use(BaseModel):
+    """A plugin by name, and its parameters: every other key."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    use: str = Field(min_length=1)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every key but ``use``; the plugin's ``Params`` validates them at plan time."""
+        return dict(self.model_extra or {})
+
+
+Named = Annotated[Use, BeforeValidator(spelled_out)]
+
+
+def default_use(name: str) -> Any:
+    """A Use that may leave ``use`` out: its parameters are then those of ``name``."""
+
+    def fill(value: Any) -> Any:
+        value = spelled_out(value)
+        return {"use": name, **cast(Any, value)} if isinstance(value, dict) else value
+
+    return BeforeValidator(fill)
+
+
+class GridUse(Use):
+    """``sigmas``: a grid by name, its number of steps, and its parameters."""
+
+    steps: int | None = Field(default=None, ge=1, le=10_000)
+
+
+class Until(Model):
+    """Where a phase ends, in one of five forms; a bare number is ``sigma``.
+
+    Attributes:
+        sigma: Noise level after shift.
+        timestep: Model timestep: 1000 sigma.
+        fraction: Fraction of the steps.
+        step: Number of steps from the start of the run.
+        log_snr: log(alpha^2 / sigma^2), that is 2 lam.
+    """
+
+    sigma: float | None = Field(default=None, ge=0)
+    timestep: float | None = Field(default=None, ge=0)
+    fraction: float | None = Field(default=None, ge=0, le=1)
+    step: int | None = Field(default=None, ge=1)
+    log_snr: float | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Until:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            forms = "sigma, timestep, fraction, step, log_snr"
+            raise ValueError(f"a boundary is exactly one of {forms}")
+        return self
+
+    @property
+    def form(self) -> tuple[str, float]:
+        """The form's name and its value."""
+        ((name, value),) = self.model_dump(exclude_none=True).items()
+        return name, value
+
+    def __str__(self) -> str:
+        name, value = self.form
+        return f"{name} {value:g}"
+
+
+def as_sigma(value: Any) -> Any:
+    """A bare number is ``{sigma: number}``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"sigma": value}
+    if value is not None and not isinstance(value, Mapping | Until):
+        raise ValueError("a boundary is a sigma, or a form of it such as {timestep: 900}")
+    return cast(Any, value)
+
+
+def as_bytes(value: Any) -> Any:
+    """``16GiB`` -> 17179869184; a bare number is bytes."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?i?B)\s*", value, re.IGNORECASE)
+    try:
+        number = float(match[1]) if match else None
+    except ValueError:
+        number = None
+    if match is None or number is None:
+        raise ValueError("a size is a number and a unit, such as 16GiB or 800MiB")
+    unit = match[2].upper()
+    return int(number * (DECIMAL[unit] if unit in DECIMAL else 1 << SIZES[unit]))
+
+
+Size = Annotated[int, BeforeValidator(as_bytes), Field(gt=0)]
+
+
+class Component(Model):
+    """``text_encoder`` or ``vae``: a file, the precision it runs in, and where."""
+
+    file: str = Field(min_length=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str | None = None
+    tokenizer: str | None = None
+
+
+class Video(Model):
+    """Size of the video; the family fills in what is left out."""
+
+    width: int | None = Field(default=None, gt=0, le=16384)
+    height: int | None = Field(default=None, gt=0, le=16384)
+    frames: int | None = Field(default=None, gt=0, le=100_000)
+    fps: float | None = Field(default=None, gt=0, le=1000)
+
+
+class Memory(Model):
+    """What may be used; default: what is free."""
+
+    vram: Size | None = None
+
+
+class PhaseEntry(Model):
+    """One entry of ``phases``."""
+
+    name: str = Field(pattern=NAME)
+    until: Annotated[Until | None, BeforeValidator(as_sigma)] = None
+    variant: str
+    sampler: Named
+    strategy: Annotated[Use, default_use("grid")] = Use(use="grid")
+    guidance: Annotated[Use, default_use("none")] = Use(use="none")
+    history: Annotated[Use, default_use("auto")] = Use(use="auto")
+    compute: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
+    steps: int | None = Field(default=None, ge=1, le=10_000)
+    sigmas: Annotated[Use | None, BeforeValidator(spelled_out)] = None
+
+
+class Schedule(Model):
+    """One schedule file: one reproducible video, given its inputs."""
+
+    version: Literal[1]
+    name: str = Field(min_length=1)
+    family: Named
+    text_encoder: Component | None = None
+    vae: Component | None = None
+    variants: dict[Annotated[str, Field(pattern=NAME)], Use] = Field(min_length=1)
+    video: Video = Video()
+    sigmas: Annotated[GridUse, BeforeValidator(spelled_out)]
+    memory: Memory = Memory()
+    device: str | None = None
+    phases: tuple[PhaseEntry, ...] = Field(min_length=1)
+
+    _source: Source = PrivateAttr(default=Source("schedule"))
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> Source:
+        """Where every value was written."""
+        return self._source
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the schedule file, where its weight files are looked up first."""
+        return self._folder
+
+    @classmethod
+    def from_tree(cls, root: Node, file: str, folder: Path | None) -> Schedule:
+        """Validate a tree of places; every error says where. Raises ScheduleError."""
+        from gatekit.validate import validated_schedule
+
+        schedule, source = validated_schedule(cls, root, file)
+        schedule._source, schedule._folder = source, folder
+        return schedule
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: Path | None = None) -> Schedule:
+        """Validate a dict, as ``to_dict`` gives it."""
+        from gatekit.yamlsource import of_value
+
+        return cls.from_tree(of_value(data, "schedule"), "schedule", folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with nothing left to a default that was not one in the file."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"version": self.version}
+
+
+def load_schedule(
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] | None = None
+) -> Schedule:
+    """Read a schedule file, what it extends, and overrides.
+
+    Args:
+        path: A YAML file; or an mp4 that gatekit made, which carries its schedule.
+        overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
+            are read as YAML. Phases are addressed by name or number; None (null) takes a key
+            out.
+
+    Raises:
+        ScheduleError: With file, line, column, key, value and remedy.
+    """
+    from gatekit.load import load_tree
+
+    path = Path(path)
+    root, folder = load_tree(path, overrides)
+    return Schedule.from_tree(root, str(path), folder)

@@ -1,0 +1,213 @@
+"""From pydantic's complaints to one ScheduleError with file, line, column and remedy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from gatekit.errors import ScheduleError
+from gatekit.suggest import did_you_mean
+from gatekit.yamlsource import KeyPath, Node, Source, source_of
+
+if TYPE_CHECKING:
+    from gatekit.schedule import Schedule
+
+WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of keys",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "finite_number": "must be a finite number",
+}
+
+
+def validated_schedule(cls: type[Schedule], root: Node, file: str) -> tuple[Schedule, Source]:
+    """The schedule of a tree, and its places. Raises ScheduleError."""
+    source = source_of(root, file)
+    data = root.plain()
+    if not isinstance(data, dict):
+        raise ScheduleError("a schedule is a mapping of keys", where=file, value=data)
+    try:
+        schedule = cls.model_validate(data)
+    except ValidationError as exc:
+        raise schedule_error(exc, cls, source, ()) from exc
+    check(schedule, source)
+    return schedule, source
+
+
+def validated(
+    cls: type[BaseModel], data: Any, source: Source, path: KeyPath, extra: Sequence[str] = ()
+) -> Any:
+    """A plugin's Params from the keys under ``path``. Raises ScheduleError.
+
+    Args:
+        cls: The Params class.
+        data: The keys, without the core's own (``use``).
+        source: Places of the schedule.
+        path: Where the keys stand.
+        extra: The core's own keys there, for "did you mean".
+    """
+    try:
+        return cls.model_validate(data)
+    except ValidationError as exc:
+        raise schedule_error(exc, cls, source, path, extra) from exc
+
+
+def schedule_error(
+    exc: ValidationError,
+    cls: type[BaseModel],
+    source: Source,
+    path: KeyPath,
+    extra: Sequence[str] = (),
+) -> ScheduleError:
+    """One error for the first thing that is wrong; unknown keys first, as they explain others."""
+    found = sorted(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    error = found[0]
+    kind, value = error["type"], error["input"]
+    loc = tuple(part for part in error["loc"] if part != "[key]")
+    where: KeyPath = (*path, *loc)
+    if kind == "extra_forbidden":
+        known = [*fields_at(cls, loc[:-1]), *(extra if len(loc) == 1 else ())]
+        return ScheduleError(
+            f"unknown key {loc[-1]!r}",
+            where=source.where(where, key=True),
+            remedy=did_you_mean(loc[-1], known, otherwise="this plugin takes no parameters"),
+        )
+    if kind == "missing":
+        return ScheduleError(
+            "this key is missing", where=source.where(where), remedy=f"add {loc[-1]!r} there"
+        )
+    context = error.get("ctx", {})
+    if kind == "literal_error":
+        options = [str(option) for option in literals_at(cls, loc)]
+        message, remedy = "is none of the known values", did_you_mean(value, options)
+    elif kind == "string_pattern_mismatch":
+        message = "a name has letters, digits, '_' and '-', and starts with a letter"
+        remedy = None
+    elif kind == "value_error":
+        message, remedy = str(context.get("error", error["msg"])), None
+    else:
+        message, remedy = WORDS.get(kind, _sentence(error["msg"])), None
+    shown = value if isinstance(value, str | int | float | bool) else None
+    if shown is None and kind in WORDS:
+        message += f", not {_named(value)}"
+    at = source.where(where, key="[key]" in error["loc"])
+    return ScheduleError(message, where=at, value=shown, remedy=remedy)
+
+
+def _named(value: Any) -> str:
+    kinds = {"NoneType": "empty", "dict": "a mapping", "list": "a list", "tuple": "a list"}
+    name = type(value).__name__
+    return kinds.get(name, name)
+
+
+def _sentence(text: str) -> str:
+    text = text.removeprefix("Input ").removeprefix("Value ")
+    return text[:1].lower() + text[1:]
+
+
+def fields_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Field names of the model that a location leads to."""
+    model = model_at(cls, loc)
+    return list(model.model_fields) if model is not None else []
+
+
+def model_at(cls: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model that a location leads to, where it can be told."""
+    model: type[BaseModel] | None = cls
+    for part in loc:
+        if model is None or isinstance(part, int) or part not in model.model_fields:
+            continue
+        model = _model_in(model.model_fields[part].annotation)
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None
+
+
+def literals_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[Any]:
+    """Values of the ``Literal`` that a location leads to."""
+    model = model_at(cls, loc[:-1])
+    if model is None or loc[-1] not in model.model_fields:
+        return []
+    return _literals(model.model_fields[str(loc[-1])].annotation)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    found: list[Any] = []
+    for argument in get_args(annotation):
+        found += _literals(argument) if get_args(argument) else [argument]
+    return [value for value in found if not isinstance(value, type)]
+
+
+def check(schedule: Schedule, source: Source) -> None:
+    """What one key alone cannot tell. Raises ScheduleError."""
+    phases = schedule.phases
+    twice = [name for name, n in Counter(p.name for p in phases).items() if n > 1]
+    for i, phase in enumerate(phases):
+        if phase.name in twice and phase.name in [p.name for p in phases[:i]]:
+            raise ScheduleError(
+                f"two phases are called {phase.name!r}",
+                where=source.where(("phases", i, "name")),
+                remedy="give each phase its own name",
+            )
+        if phase.variant not in schedule.variants:
+            raise ScheduleError(
+                f"unknown variant {phase.variant!r}",
+                where=source.where(("phases", i, "variant")),
+                remedy=did_you_mean(phase.variant, schedule.variants),
+            )
+        if phase.until is None and i + 1 < len(phases):
+            raise ScheduleError(
+                f"phase {phase.name!r} does not say where it ends",
+                where=source.where(("phases", i)),
+                remedy="add 'until', such as until: 0.9; only the last phase runs to 0",
+            )
+        if phase.until is not None and i + 1 == len(phases):
+            raise ScheduleError(
+                "the last phase runs to 0 and has no boundary",
+                where=source.where(("phases", i, "until"), key=True),
+                remedy="take 'until' out, or add a phase after it",
+            )
+        if phase.sigmas is not None and phase.steps is None:
+            raise ScheduleError(
+                "a phase's own grid needs its own number of steps",
+                where=source.where(("phases", i, "sigmas"), key=True),
+                remedy="add 'steps' to the phase, or take 'sigmas' out of it",
+            )
+    _check_steps(schedule, source)
+
+
+def _check_steps(schedule: Schedule, source: Source) -> None:
+    own = [i for i, phase in enumerate(schedule.phases) if phase.steps is not None]
+    if own and schedule.sigmas.steps is not None:
+        raise ScheduleError(
+            "steps are given both for the whole grid and for a phase",
+            where=source.where(("phases", own[0], "steps"), key=True),
+            remedy="keep 'sigmas.steps' (one grid, cut at 'until') or each phase's own 'steps'",
+        )
+    if own and len(own) < len(schedule.phases):
+        lacking = next(i for i in range(len(schedule.phases)) if i not in own)
+        raise ScheduleError(
+            f"phase {schedule.phases[lacking].name!r} has no steps, but another phase has its own",
+            where=source.where(("phases", lacking)),
+            remedy="give 'steps' in every phase, or in 'sigmas' alone",
+        )
