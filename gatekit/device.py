@@ -1,0 +1,50 @@
+"""Which device a run uses where nobody says so, told without importing torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from gatekit.errors import InputError
+
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+
+
+def default_device() -> str:
+    """``cuda`` where torch can use it, as far as that shows from outside, else ``cpu``."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "cpu"
+    driver = os.name == "nt" or any(Path(path).exists() for path in DRIVERS)
+    return "cuda" if driver and _torch_has_cuda() else "cpu"
+
+
+def _torch_has_cuda() -> bool:
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    library = Path(spec.origin).parent / "lib"
+    return any((library / name).exists() for name in ("libtorch_cuda.so", "torch_cuda.dll"))
+
+
+def kind_of(device: str) -> str:
+    """``cuda`` for ``cuda:1``."""
+    return device.partition(":")[0]
+
+
+def check_device(device: str) -> None:
+    """Raise InputError where torch cannot use ``device``."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise InputError(
+            f"torch cannot use this device: {str(exc).splitlines()[0]}",
+            value=device,
+            remedy="choose another one: --set device=cpu",
+        ) from exc

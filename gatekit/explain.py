@@ -1,0 +1,184 @@
+"""A plan in words, in rows, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatekit.plan import Plan, PlannedPhase, PlannedStep
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``8.3 GiB``."""
+    unit = 0
+    while count >= 1024 and unit + 1 < len(UNITS):
+        count, unit = count / 1024, unit + 1
+    return f"{count:.0f} {UNITS[unit]}" if unit == 0 else f"{count:.1f} {UNITS[unit]}"
+
+
+def arguments(name: str, params: Any) -> str:
+    """``cfg(scale=3.5)``: a plugin with the parameters that are not its defaults."""
+    given = params.model_dump(mode="json", exclude_defaults=True)
+    return name + ("(" + ", ".join(f"{k}={v}" for k, v in given.items()) + ")" if given else "")
+
+
+def columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Rows of cells as lines with aligned columns."""
+    table = [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell.rjust(widths[i]) if i in right else cell.ljust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def summary(plan: Plan) -> list[str]:
+    """What is made, in what, on what."""
+    video, rows = plan.video, plan.table()
+    seconds = video.frames / video.fps
+    about = "" if plan.exact else "about "
+    cost = f"{about}{len(rows)} steps, {plan.nfe} evaluations"
+    if plan.passes != plan.nfe:
+        cost += f", {plan.passes} model passes"
+    return [
+        f"{plan.schedule.name}: family {plan.family.name}, {video.width}x{video.height}, "
+        f"{video.frames} frames at {video.fps:g} fps ({seconds:.1f} s), on {plan.device}",
+        cost,
+    ]
+
+
+def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
+    """What one phase does, as lines."""
+    storage = plan.facts[phase.variant].storage if phase.variant in plan.facts else "not found"
+    sampler = arguments(phase.sampler.name, phase.sampler.params)
+    if phase.strategy.name != "grid":
+        sampler += f" by {arguments(phase.strategy.name, phase.strategy.params)}"
+    lines = [
+        f"{phase.name}: from sigma {phase.sigmas[0]:.4g} {phase.boundary}; "
+        f"{len(phase.strategy.intervals())} steps of {sampler}",
+        f"  model {phase.variant} ({storage}, computed in {phase.compute}), "
+        f"guidance {arguments(phase.guidance.name, phase.guidance.params)}",
+    ]
+    if not first:
+        lines.append(f"  history: {arguments(phase.history.name, phase.history.params)}")
+    return lines
+
+
+def file_lines(plan: Plan) -> list[str]:
+    """Every weight file: found where, how large, how many bits a weight."""
+    lines: list[str] = []
+    for key, variant in plan.variants.items():
+        for path in variant.files():
+            facts = plan.facts.get(key)
+            about = "MISSING"
+            if facts is not None:
+                about = f"{facts.storage}, {size(facts.file_bytes)}, "
+                about += f"{facts.bits_per_weight:.2f} bits a weight, "
+                about += f"{size(facts.resident_bytes)} when loaded"
+            lines.append(f"{key}: {path} ({about})")
+    for name in ("text_encoder", "vae"):
+        spec = getattr(plan.family.components, name)
+        wanted = getattr(plan.schedule, name)
+        if spec is not None and wanted is not None:
+            found = f"{size(_bytes(spec.file))}" if spec.file else "MISSING"
+            lines.append(f"{name}: {spec.file or wanted.file} ({found})")
+    return lines
+
+
+def _bytes(path: Any) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def memory_line(plan: Plan) -> str | None:
+    """What the models take, as far as headers tell."""
+    largest = plan.resident_bytes
+    if largest is None:
+        return None
+    budget = plan.schedule.memory.vram
+    line = f"one model at a time takes up to {size(largest)}, besides activations"
+    return line + (f"; {size(budget)} may be used" if budget else "")
+
+
+def explain(plan: Plan) -> str:
+    """The whole plan as text."""
+    lines = [*summary(plan), ""]
+    for i, phase in enumerate(plan.phases):
+        lines += phase_line(plan, phase, i == 0)
+    lines += ["", *columns([HEAD, *(cells(row) for row in plan.table())], RIGHT), ""]
+    lines += file_lines(plan)
+    if memory := memory_line(plan):
+        lines.append(memory)
+    lines += [f"missing: {m.where}: {m.name}; {m.remedy}" for m in plan.missing]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join(lines)
+
+
+HEAD = ("step", "phase", "sigma", "to", "timestep", "model", "sampler", "evals", "passes")
+RIGHT = (0, 2, 3, 4, 7, 8)
+
+
+def cells(row: PlannedStep) -> tuple[str, ...]:
+    """One row of the table as text."""
+    return (
+        str(row.step),
+        row.phase,
+        f"{row.sigma:.4f}",
+        f"{row.sigma_next:.4f}",
+        f"{row.timestep:.1f}",
+        row.model,
+        row.sampler,
+        str(row.nfe),
+        str(row.passes),
+    )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "schedule": plan.schedule.to_dict(),
+        "family": plan.family.name,
+        "device": plan.device,
+        "video": asdict(plan.video),
+        "sigmas": list(plan.run_sigmas),
+        "nfe": plan.nfe,
+        "passes": plan.passes,
+        "exact": plan.exact,
+        "phases": [
+            {
+                "name": p.name,
+                "variant": p.variant,
+                "sampler": {"use": p.sampler.name, **p.sampler.params.model_dump(mode="json")},
+                "strategy": {"use": p.strategy.name, **p.strategy.params.model_dump(mode="json")},
+                "guidance": {"use": p.guidance.name, **p.guidance.params.model_dump(mode="json")},
+                "history": {"use": p.history.name, **p.history.params.model_dump(mode="json")},
+                "compute": p.compute,
+                "field": p.field,
+                "boundary": asdict(p.boundary),
+                "sigmas": list(p.sigmas),
+            }
+            for p in plan.phases
+        ],
+        "steps": [asdict(row) for row in plan.table()],
+        "variants": {
+            key: {
+                "files": [str(f) for f in variant.files()],
+                "facts": asdict(plan.facts[key]) if key in plan.facts else None,
+            }
+            for key, variant in plan.variants.items()
+        },
+        "resident_bytes": plan.resident_bytes,
+        "missing": [
+            {"name": m.name, "where": m.where, "looked": [str(p) for p in m.looked]}
+            for m in plan.missing
+        ],
+        "warnings": list(plan.warnings),
+    }

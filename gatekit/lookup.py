@@ -1,0 +1,129 @@
+"""Finding weight files: beside the schedule, in the model folders, then with the family.
+
+Each folder is searched with the sub-folders that ComfyUI uses, so that its ``models``
+folder can be given as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatekit.errors import WeightsError
+from gatekit.suggest import nearest
+
+VARIABLE = "GATEKIT_MODELS"
+SUBFOLDERS = (
+    "",
+    "diffusion_models",
+    "unet",
+    "text_encoders",
+    "clip",
+    "vae",
+    "loras",
+)
+LISTED = 5_000
+
+
+@dataclass(frozen=True)
+class MissingFile:
+    """A file that a schedule names and no folder has.
+
+    Attributes:
+        name: As the schedule has it.
+        where: Place in the schedule.
+        looked: Folders searched, without their sub-folders.
+        hint: A file there with a name like it.
+    """
+
+    name: str
+    where: str
+    looked: tuple[Path, ...]
+    hint: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        meant = f"did you mean {self.hint!r}? " if self.hint else ""
+        looked = ", ".join(str(folder) for folder in self.looked) or "nowhere"
+        return (
+            f"{meant}looked in {looked} and in their ComfyUI sub-folders; put it there, "
+            f"or name its folder with --models-dir or {VARIABLE}"
+        )
+
+
+@dataclass(frozen=True)
+class Finder:
+    """The folders that are searched, first to last."""
+
+    folders: tuple[Path, ...]
+
+    def find(self, name: str | Path) -> Path | None:
+        """Absolute path of a file (or folder of shards), or None."""
+        given = Path(name).expanduser()
+        if given.is_absolute():
+            return given if given.exists() else None
+        for folder in self.folders:
+            for sub in SUBFOLDERS:
+                path = folder / sub / given
+                if path.exists():
+                    return path.absolute()
+        return None
+
+    def missing(self, name: str | Path, where: str) -> MissingFile:
+        """What to say about a file that ``find`` did not find."""
+        names = [path.name for folder in self.folders for path in listing(folder)]
+        given = Path(name)
+        looked = (given.parent,) if given.is_absolute() else self.folders
+        return MissingFile(str(name), where, looked, nearest(given.name, names))
+
+
+def listing(folder: Path) -> list[Path]:
+    """Files of a model folder and its sub-folders, at most a few thousand."""
+    found: list[Path] = []
+    for sub in SUBFOLDERS:
+        try:
+            with os.scandir(folder / sub) as entries:
+                for entry in entries:
+                    found.append(Path(entry.path))
+                    if len(found) >= LISTED:
+                        return found
+        except OSError:
+            continue
+    return found
+
+
+def finder(
+    beside: Path | None,
+    models_dir: str | Path | Sequence[str | Path] | None = None,
+    last: Iterable[Path] = (),
+) -> Finder:
+    """The usual search order.
+
+    Args:
+        beside: Folder of the schedule; the working folder if None.
+        models_dir: ``--models-dir``: one folder or several.
+        last: Folders that the family's plugin ships.
+    """
+    given = [models_dir] if isinstance(models_dir, str | Path) else list(models_dir or ())
+    variable = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    folders = [beside or Path.cwd(), *given, *variable, *last]
+    unique = dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders)
+    return Finder(tuple(unique))
+
+
+def missing_error(missing: Sequence[MissingFile]) -> WeightsError:
+    """One error for every file that was not found."""
+    first = missing[0]
+    if len(missing) == 1:
+        return WeightsError(
+            "no such weight file", where=first.where, value=first.name, remedy=first.remedy
+        )
+    names = ", ".join(repr(m.name) for m in missing)
+    return WeightsError(
+        f"{len(missing)} weight files were not found: {names}",
+        where=first.where,
+        remedy=first.remedy,
+    )

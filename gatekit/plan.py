@@ -1,0 +1,231 @@
+"""Plan: a schedule with every name looked up and every sigma known. It holds no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatekit.family import ModelFamily, VideoSpec
+    from gatekit.guidance import Guidance
+    from gatekit.history import HistoryPolicy
+    from gatekit.lookup import MissingFile
+    from gatekit.phase import Phase
+    from gatekit.sampler import Sampler
+    from gatekit.schedule import Schedule
+    from gatekit.variant import ModelVariant, VariantFacts
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a phase ends.
+
+    Attributes:
+        given: How the schedule says it: ``timestep 900``; ``end`` for the last phase.
+        until: The boundary as a sigma.
+        reached: The sigma where the phase's last step ends.
+    """
+
+    given: str
+    until: float
+    reached: float
+
+    def __str__(self) -> str:
+        if self.given == "end":
+            return "to 0"
+        became = f"until {self.given}"
+        if not self.given.startswith("sigma "):
+            became += f" = sigma {self.until:.4g}"
+        return f"{became}, reaches {self.reached:.4g}"
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """One phase, ready to run.
+
+    Attributes:
+        name: Its name.
+        variant: Key of its variant in ``Plan.variants``.
+        sampler: Its sampler.
+        strategy: What interval comes next.
+        guidance: Its guidance.
+        history: What happens to the history where this phase is entered.
+        compute: What the arithmetic runs in.
+        sigmas: From the phase's start to its end, both included.
+        field: Stable name of what predicts: weights, LoRAs, arithmetic, guidance.
+        boundary: How its end was given, and what it became.
+    """
+
+    name: str
+    variant: str
+    sampler: Sampler
+    strategy: Phase
+    guidance: Guidance
+    history: HistoryPolicy
+    compute: str
+    sigmas: tuple[float, ...]
+    field: str
+    boundary: Boundary
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One row of the plan.
+
+    Attributes:
+        step: Number of the interval, from 0.
+        phase: Name of its phase.
+        sigma: Where it starts.
+        sigma_next: Where it ends; above ``sigma`` for a renoise.
+        timestep: Model timestep at the start: 1000 sigma.
+        model: Key of the variant.
+        sampler: Name of the sampler; ``renoise`` for an upward interval.
+        nfe: Denoiser evaluations, those of a boundary just before it included.
+        passes: Model passes in them.
+    """
+
+    step: int
+    phase: str
+    sigma: float
+    sigma_next: float
+    timestep: float
+    model: str
+    sampler: str
+    nfe: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule resolved: ``gatekit.run`` needs nothing else but the inputs.
+
+    Attributes:
+        schedule: What it was made from.
+        family: The model family, with its components' files.
+        video: Size of the video.
+        variants: Every variant, by its key in the schedule; none is loaded.
+        phases: In order.
+        run_sigmas: Every sigma of the run, from the first to 0.
+        device: Where it runs.
+        missing: Files that were not found; ``run`` refuses a plan that has any.
+        warnings: Oddities worth a line.
+        facts: What the headers of the files found say, by variant.
+    """
+
+    schedule: Schedule
+    family: ModelFamily
+    video: VideoSpec
+    variants: Mapping[str, ModelVariant]
+    phases: tuple[PlannedPhase, ...]
+    run_sigmas: tuple[float, ...]
+    device: str
+    missing: tuple[MissingFile, ...]
+    warnings: tuple[str, ...]
+    facts: Mapping[str, VariantFacts]
+
+    def table(self) -> tuple[PlannedStep, ...]:
+        """Every interval of the run, in order."""
+        rows: list[PlannedStep] = []
+        before: PlannedPhase | None = None
+        for phase in self.phases:
+            nfe, passes = self._boundary_cost(before, phase)
+            for sigma, sigma_next in phase.strategy.intervals():
+                up = sigma_next > sigma
+                steps = 0 if up else 1 if sigma_next == 0.0 else phase.sampler.nfe_per_step
+                row = PlannedStep(
+                    step=len(rows),
+                    phase=phase.name,
+                    sigma=sigma,
+                    sigma_next=sigma_next,
+                    timestep=1000.0 * sigma,
+                    model=phase.variant,
+                    sampler="renoise" if up else phase.sampler.name,
+                    nfe=nfe + steps,
+                    passes=passes + steps * phase.guidance.passes,
+                )
+                rows.append(row)
+                nfe = passes = 0
+            before = phase
+        return tuple(rows)
+
+    @staticmethod
+    def _boundary_cost(before: PlannedPhase | None, phase: PlannedPhase) -> tuple[int, int]:
+        """Evaluations and passes that entering a phase adds: those of the leaving model."""
+        if before is None or before.field == phase.field:
+            return 0, 0
+        nfe = phase.history.evaluations
+        return nfe, nfe * before.guidance.passes
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser evaluations of the run."""
+        return sum(row.nfe for row in self.table())
+
+    @property
+    def passes(self) -> int:
+        """Model passes of the run: guidance takes several an evaluation."""
+        return sum(row.passes for row in self.table())
+
+    @property
+    def exact(self) -> bool:
+        """Whether the number of steps is known; strategies and samplers may be adaptive."""
+        return not any(p.strategy.adaptive or p.sampler.adaptive for p in self.phases)
+
+    @property
+    def resident_bytes(self) -> int | None:
+        """Expected memory of the largest variant; None where a header could not be read."""
+        used = {phase.variant for phase in self.phases}
+        if not used <= set(self.facts):
+            return None
+        return max(self.facts[key].resident_bytes for key in used)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size on disk of every variant that was found."""
+        return sum(facts.file_bytes for facts in self.facts.values())
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file found that decides the result, each once."""
+        found = [f for variant in self.variants.values() for f in variant.files()]
+        return tuple(
+            dict.fromkeys(f for f in (*found, *self.family.component_files()) if f.exists())
+        )
+
+    def explain(self) -> str:
+        """What will happen, as text for people."""
+        from gatekit.explain import explain
+
+        return explain(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data for ``json.dumps``."""
+        from gatekit.explain import to_json
+
+        return to_json(self)
+
+
+def resolve(
+    schedule: Schedule,
+    *,
+    models_dir: str | Path | Sequence[str | Path] | None = None,
+    device: str | None = None,
+    require_files: bool = False,
+) -> Plan:
+    """Look up every name, place every sigma and find every file; load no weights.
+
+    Args:
+        schedule: From ``load_schedule``.
+        models_dir: Folder or folders of weight files, searched after the schedule's own.
+        device: Overrides the schedule's ``device``: ``cpu``, ``cuda``, ``cuda:1``.
+        require_files: Raise where a file is missing, instead of listing it in the plan.
+
+    Raises:
+        ScheduleError: A parameter, a size or a boundary that cannot be.
+        PluginError: An unknown name.
+        WeightsError: A weight file of another kind, or (``require_files``) a missing one.
+    """
+    from gatekit.resolver import Resolver
+
+    return Resolver(schedule, models_dir, device).plan(require_files)

@@ -1,0 +1,240 @@
+"""Resolver: from a schedule to a plan, one section of the file after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gatekit.boundaries import placed, slices
+from gatekit.device import default_device, kind_of
+from gatekit.errors import GatekitError, ScheduleError, UserError
+from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
+from gatekit.identity import field_of
+from gatekit.lookup import Finder, MissingFile, finder, missing_error
+from gatekit.path import as_path
+from gatekit.plan import Plan, PlannedPhase
+from gatekit.registry import registry
+from gatekit.validate import validated
+
+if TYPE_CHECKING:
+    from gatekit.schedule import Component, PhaseEntry, Schedule, Use
+    from gatekit.sigmas import SigmaGrid
+    from gatekit.variant import ModelVariant, VariantFacts
+    from gatekit.yamlsource import KeyPath
+
+
+@dataclass
+class Resolver:
+    """Collects what a plan needs; ``missing`` and ``warnings`` grow on the way."""
+
+    schedule: Schedule
+    models_dir: str | Path | Sequence[str | Path] | None = None
+    device: str | None = None
+    missing: list[MissingFile] = field(default_factory=list[MissingFile])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def plan(self, require_files: bool = False) -> Plan:
+        """The plan. Raises ScheduleError, PluginError or WeightsError."""
+        schedule = self.schedule
+        device = self.device or schedule.device or default_device()
+        family_cls = self._class("family", schedule.family, ("family",))
+        files = finder(schedule.folder, self.models_dir, family_cls.model_dirs())
+        family = self._family(family_cls, files)
+        video = self._video(family)
+        grid = self._grid(schedule.sigmas, ("sigmas",))
+        own = [
+            self._grid(p.sigmas, ("phases", i, "sigmas")) if p.sigmas else None
+            for i, p in enumerate(schedule.phases)
+        ]
+        parts = slices(schedule, grid, own, as_path(family.path))
+        variants = {
+            key: self._variant(family_cls, key, use, files)
+            for key, use in schedule.variants.items()
+        }
+        phases = tuple(
+            self._phase(i, phase, sigmas, parts.boundaries[i], variants, family, device)
+            for i, (phase, sigmas) in enumerate(zip(schedule.phases, parts.sigmas, strict=True))
+        )
+        facts = self._facts(variants)
+        if require_files and self.missing:
+            raise missing_error(self.missing)
+        return Plan(
+            schedule=schedule,
+            family=family,
+            video=video,
+            variants=variants,
+            phases=phases,
+            run_sigmas=parts.run,
+            device=device,
+            missing=tuple(self.missing),
+            warnings=tuple(self.warnings),
+            facts=facts,
+        )
+
+    def _class(self, kind: str, use: Use, at: KeyPath) -> type[Any]:
+        source = self.schedule.source
+        where = source.where((*at, "use") if (*at, "use") in source.values else at)
+        return registry().get(kind, use.use, where=where)
+
+    def _made(self, kind: str, use: Use, at: KeyPath, *args: Any) -> Any:
+        """An instance of a plugin's class with its parameters validated."""
+        cls = self._class(kind, use, at)
+        return cls(*args, self._params(cls, use, at))
+
+    def _params(self, cls: type[Any], use: Use, at: KeyPath, extra: Sequence[str] = ()) -> Any:
+        return validated(cls.Params, use.params, self.schedule.source, at, ("use", *extra))
+
+    def _grid(self, use: Use, at: KeyPath) -> SigmaGrid:
+        cls = self._class("grid", use, at)
+        extra = ("steps",) if at == ("sigmas",) else ()
+        return cast("SigmaGrid", cls(self._params(cls, use, at, extra)))
+
+    def _family(self, cls: type[ModelFamily], files: Finder) -> ModelFamily:
+        params = self._params(cls, self.schedule.family, ("family",))
+        given = {"text_encoder": self.schedule.text_encoder, "vae": self.schedule.vae}
+        for section in cls.required:
+            if given.get(section) is None:
+                raise ScheduleError(
+                    f"family {cls.name!r} needs the section {section!r}",
+                    where=self.schedule.source.where((section,)),
+                    remedy=f"add '{section}: {{file: ...}}'",
+                )
+        specs = {
+            section: self._component(section, component, files)
+            for section, component in given.items()
+            if component is not None
+        }
+        return cls(params, Components(**specs))
+
+    def _component(self, section: str, component: Component, files: Finder) -> ComponentSpec:
+        return ComponentSpec(
+            file=self._found(component.file, (section, "file"), files),
+            precision=component.precision,
+            device=component.device,
+            tokenizer=self._found(component.tokenizer, (section, "tokenizer"), files)
+            if component.tokenizer
+            else None,
+        )
+
+    def _found(self, name: str, at: KeyPath, files: Finder) -> Path | None:
+        path = files.find(name)
+        if path is None:
+            self.missing.append(files.missing(name, self.schedule.source.where(at)))
+        return path
+
+    def _video(self, family: ModelFamily) -> VideoSpec:
+        asked = self.schedule.video.model_dump(exclude_none=True)
+        values = dict(family.default_video()) | asked
+        for name in ("width", "height", "frames", "fps"):
+            if name not in values:
+                raise ScheduleError(
+                    "the size of the video is missing",
+                    where=self.schedule.source.where(("video", name)),
+                    remedy=f"add {name!r} there",
+                )
+        video = VideoSpec(
+            int(values["width"]), int(values["height"]), int(values["frames"]), values["fps"]
+        )
+        placed(self.schedule, ("video",), lambda: family.check_video(video))
+        return video
+
+    def _variant(
+        self, family: type[ModelFamily], key: str, use: Use, files: Finder
+    ) -> ModelVariant:
+        at: KeyPath = ("variants", key)
+        cls = registry().variant(family, use.use, where=self.schedule.source.where((*at, "use")))
+        data = copy.deepcopy(use.params)
+        for name in cls.file_fields:
+            self._place_files(data, name.split("."), at, files)
+        return cls(validated(cls.Params, data, self.schedule.source, at, ("use",)))
+
+    def _place_files(self, data: Any, parts: list[str], at: KeyPath, files: Finder) -> None:
+        """Replace file names under a dotted field by absolute paths, through lists."""
+        if isinstance(data, list):
+            for i, entry in enumerate(cast(list[Any], data)):
+                self._place_files(entry, parts, (*at, i), files)
+            return
+        if not isinstance(data, dict) or parts[0] not in data:
+            return
+        keys = cast(dict[str, Any], data)
+        name, at = parts[0], (*at, parts[0])
+        if len(parts) > 1:
+            self._place_files(keys[name], parts[1:], at, files)
+        elif isinstance(keys[name], str):
+            keys[name] = str(self._found(keys[name], at, files) or keys[name])
+
+    def _phase(
+        self,
+        index: int,
+        phase: PhaseEntry,
+        sigmas: tuple[float, ...],
+        boundary: Any,
+        variants: Mapping[str, ModelVariant],
+        family: ModelFamily,
+        device: str,
+    ) -> PlannedPhase:
+        at: KeyPath = ("phases", index)
+        guidance = self._made("guidance", phase.guidance, (*at, "guidance"))
+        default = family.default_compute.get(kind_of(device), "fp32")
+        compute = phase.compute or default
+        variant = variants[phase.variant]
+        files = [f for f in variant.files() if f.exists()]
+        params = variant.params.model_dump(mode="json")
+        for name in variant.file_fields:
+            _drop(params, name.split("."))
+        field_name = field_of(
+            f"{variant.family}/{variant.name}",
+            params,
+            files or [Path(f.name) for f in variant.files()],
+            compute,
+            {"use": guidance.name, **guidance.params.model_dump(mode="json")},
+        )
+        return PlannedPhase(
+            name=phase.name,
+            variant=phase.variant,
+            sampler=self._made("sampler", phase.sampler, (*at, "sampler")),
+            strategy=self._made("strategy", phase.strategy, (*at, "strategy"), sigmas),
+            guidance=guidance,
+            history=self._made("history", phase.history, (*at, "history")),
+            compute=compute,
+            sigmas=sigmas,
+            field=field_name,
+            boundary=boundary,
+        )
+
+    def _facts(self, variants: Mapping[str, ModelVariant]) -> dict[str, VariantFacts]:
+        facts: dict[str, VariantFacts] = {}
+        used = {phase.variant for phase in self.schedule.phases}
+        for key, variant in variants.items():
+            at = self.schedule.source.where(("variants", key))
+            if key not in used:
+                self.warnings.append(f"{at}: no phase uses this variant")
+            if any(not path.exists() for path in variant.files()):
+                continue
+            try:
+                facts[key] = variant.facts()
+            except UserError as exc:
+                raise relocated(exc, at) from exc
+            self.warnings += [f"{at}: {warning}" for warning in facts[key].warnings]
+        return facts
+
+
+def relocated(exc: UserError, at: str) -> GatekitError:
+    """The same error, with the place in the schedule before its own."""
+    where = f"{at}: {exc.where}" if exc.where else at
+    return type(exc)(exc.message, where=where, value=exc.value, remedy=exc.remedy)
+
+
+def _drop(data: Any, parts: list[str]) -> None:
+    if isinstance(data, list):
+        for entry in cast(list[Any], data):
+            _drop(entry, parts)
+    elif isinstance(data, dict) and parts[0] in data:
+        keys = cast(dict[str, Any], data)
+        if len(parts) > 1:
+            _drop(keys[parts[0]], parts[1:])
+        else:
+            del keys[parts[0]]
