@@ -31,7 +31,7 @@ def use_whole_clip(vae: Any) -> Any:
 
 
 def encode_clip(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Video ``[B, 3, F, H, W]`` in [-1, 1] -> posterior mean and log-variance ``[B, z, T, h, w]``."""
+    """Video ``[B, 3, F, H, W]`` in [-1, 1] -> posterior mean, log-variance ``[B, z, T, h, w]``."""
     mean, logvar = vae.quant_conv(vae.encoder(video)).chunk(2, dim=1)
     return mean, logvar.clamp(-30.0, 20.0)
 

@@ -1,0 +1,244 @@
+"""The family ``wan22``: prompts and images to conditionings, latents to video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from gatekit import (
+    Components,
+    ComponentSpec,
+    FamilyParams,
+    InputError,
+    Inputs,
+    ModelFamily,
+    ScheduleError,
+    VideoSpec,
+)
+
+from .conditioning import WanConditioning, image_condition
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .text_encoder import WanTextEncoder
+    from .vae import WanVAE
+
+# Wan's own default, part of its published configuration.
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，"
+    "低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，"
+    "毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+
+
+class WanFamilyParams(FamilyParams):
+    """Keys of ``family`` besides ``use``."""
+
+    task: Literal["t2v-a14b", "i2v-a14b", "ti2v-5b"] = Field(
+        "t2v-a14b", description="text to video, or image to video"
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _supported(cls, task: str) -> str:
+        if task == "ti2v-5b":
+            raise ValueError("ti2v-5b is not in this version; use t2v-a14b or i2v-a14b")
+        return task
+
+
+class WanFamily(ModelFamily):
+    """Wan 2.2 A14B; a family of the same architecture subclasses it.
+
+    Class attributes:
+        z_dim: Latent channels.
+        spatial_stride: Pixels a latent pixel, each way.
+        temporal_stride: Frames a latent frame, after the first.
+        size_multiple: What width and height must be multiples of.
+        negative_prompt: Where none is given.
+        video: Values for keys of ``video`` left out.
+    """
+
+    name: ClassVar[str] = "wan22"
+    Params: ClassVar[type[FamilyParams]] = WanFamilyParams
+    path: ClassVar[str] = "flow"
+    z_dim: ClassVar[int] = 16
+    spatial_stride: ClassVar[int] = 8
+    temporal_stride: ClassVar[int] = 4
+    size_multiple: ClassVar[int] = 16
+    negative_prompt: ClassVar[str] = NEGATIVE_PROMPT
+    video: ClassVar[Mapping[str, float]] = {"width": 832, "height": 480, "frames": 81, "fps": 16}
+
+    @property
+    def image_use(self) -> Literal["never", "required", "optional"]:
+        """Whether an image goes in; ``optional`` makes mask and condition zeros without one."""
+        task = getattr(self.params, "task", "t2v-a14b")
+        return "required" if task.startswith("i2v") else "never"
+
+    def default_video(self) -> Mapping[str, float]:
+        """Wan's size, length and rate."""
+        return self.video
+
+    def check_video(self, video: VideoSpec) -> None:
+        """Raise ScheduleError, with the nearest possible value, for an impossible size."""
+        for key in ("width", "height"):
+            size, step = getattr(video, key), self.size_multiple
+            if size < step or size % step:
+                near = max(step, round(size / step) * step)
+                raise ScheduleError(
+                    f"{key} must be a multiple of {step}", value=size, remedy=f"use {near}"
+                )
+        step = self.temporal_stride
+        if video.frames < 1 or (video.frames - 1) % step:
+            near = max(0, round((video.frames - 1) / step)) * step + 1
+            raise ScheduleError(
+                f"frames must be {step}k + 1", value=video.frames, remedy=f"use {near}"
+            )
+        if not video.fps > 0:
+            raise ScheduleError("fps must be above 0", value=video.fps, remedy="use 16")
+
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Raise InputError for inputs that the task cannot use, or an unreadable image."""
+        for key in ("prompt", "negative_prompt"):
+            value = getattr(inputs, key)
+            if not isinstance(value, str) and not (value is None and key == "negative_prompt"):
+                raise InputError(f"{key} must be text", value=type(value).__name__)
+        if inputs.last_image is not None:
+            raise InputError(
+                "a last frame is not in this version", remedy="leave out the last image"
+            )
+        if inputs.image is None and self.image_use == "required":
+            raise InputError(
+                f"task {self._task} needs an image", remedy="give one with -i, or use t2v-a14b"
+            )
+        if inputs.image is not None and self.image_use == "never":
+            raise InputError(
+                f"task {self._task} takes no image", remedy="leave it out, or use i2v-a14b"
+            )
+        if inputs.image is not None:
+            from .image import check_image
+
+            check_image(inputs.image)
+
+    @property
+    def _task(self) -> str:
+        return str(getattr(self.params, "task", self.name))
+
+    def check_components(self) -> None:
+        """Check the headers of text encoder and VAE, reading no weights.
+
+        Raises:
+            WeightsError: One of the files is missing, damaged or of another model.
+        """
+        from .header import read_header
+        from .sizes_parts import read_umt5_sizes, read_vae_sizes
+
+        read_umt5_sizes(read_header(self._file("text_encoder")))
+        sizes = read_vae_sizes(read_header(self._file("vae")))
+        found = (sizes.z_dim, sizes.spatial_stride, sizes.temporal_stride)
+        if found != (self.z_dim, self.spatial_stride, self.temporal_stride):
+            raise ScheduleError(
+                f"this VAE has {found[0]} channels and strides {found[1]} and {found[2]}, the "
+                f"family '{self.name}' needs {self.z_dim}, {self.spatial_stride} and "
+                f"{self.temporal_stride}",
+                where=str(self._file("vae")),
+                remedy="give the VAE of Wan 2.1",
+            )
+
+    def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
+        """``(C, T, H, W)`` of the latent."""
+        return (
+            self.z_dim,
+            (video.frames - 1) // self.temporal_stride + 1,
+            video.height // self.spatial_stride,
+            video.width // self.spatial_stride,
+        )
+
+    def encode(
+        self, inputs: Inputs, video: VideoSpec, device: str
+    ) -> Mapping[str, WanConditioning]:
+        """``positive`` and ``negative``, on ``device``; the encoders are freed again."""
+        from .memory import give_back
+
+        self.check_inputs(inputs)
+        negative = inputs.negative_prompt
+        prompts = (inputs.prompt, self.negative_prompt if negative is None else negative)
+        encoder = self.open_text_encoder(device)
+        text = encoder.embed(prompts).to(device)
+        del encoder
+        give_back(device)
+        image = self.encode_image(inputs.image, video, device)
+        return {
+            name: WanConditioning(text=text[i : i + 1], image=image)
+            for i, name in enumerate(("positive", "negative"))
+        }
+
+    def encode_image(self, image: Any, video: VideoSpec, device: str) -> Tensor | None:
+        """Mask and condition ``[1, 4 + z, T, h, w]`` of a first frame; None where there is none."""
+        import torch
+
+        from .image import fit, to_tensor
+        from .memory import give_back
+
+        if image is None:
+            if self.image_use != "optional":
+                return None
+            z, *rest = self.latent_shape(video)
+            return torch.zeros(1, 4 + z, *rest, device=device)
+        frame = fit(to_tensor(image), video.width, video.height) * 2.0 - 1.0
+        clip = torch.zeros(1, 3, video.frames, video.height, video.width)
+        clip[0, :, 0] = frame
+        vae = self.open_vae(device)
+        encoded = vae.encode(clip).to(device)
+        del vae
+        give_back(device)
+        return image_condition(encoded, video.frames)
+
+    def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
+        """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""
+        from .memory import give_back
+
+        vae = self.open_vae(device)
+        frames = vae.decode(latent[None])[0].cpu()
+        del vae
+        give_back(device)
+        return ((frames + 1.0) / 2.0).permute(1, 2, 3, 0).contiguous()
+
+    def open_text_encoder(self, device: str) -> WanTextEncoder:
+        """The text encoder, loaded where its section says."""
+        from .text_encoder import load_text_encoder
+
+        spec = self._section("text_encoder")
+        return load_text_encoder(
+            self._file("text_encoder"),
+            precision=spec.precision,
+            device=spec.device or device,
+            tokenizer=spec.tokenizer,
+        )
+
+    def open_vae(self, device: str) -> WanVAE:
+        """The VAE, loaded where its section says."""
+        from .vae import load_vae
+
+        spec = self._section("vae")
+        return load_vae(self._file("vae"), precision=spec.precision, device=spec.device or device)
+
+    def _section(self, key: str) -> ComponentSpec:
+        components: Components = self.components
+        spec: ComponentSpec | None = getattr(components, key)
+        if spec is None:
+            raise ScheduleError(
+                f"the schedule has no '{key}'", remedy=f"add '{key}: {{file: ...}}'"
+            )
+        return spec
+
+    def _file(self, key: str) -> Path:
+        spec = self._section(key)
+        if spec.file is None:
+            raise ScheduleError(
+                f"the file of '{key}' was not found", remedy="see where 'gatekit plan' looks for it"
+            )
+        return spec.file

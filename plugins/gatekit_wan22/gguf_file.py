@@ -1,0 +1,161 @@
+"""The header of a GGUF file.
+
+Block sizes and type names are gguf-py's; the walk through the header is written here
+because every count and length is checked against the file before it is believed.
+
+Layout (little-endian): magic, version u32, tensor count u64, key count u64; per key: name,
+type u32, value; per tensor: name, dimensions u32, u64 each (fastest first), type u32,
+offset u64; then the data, aligned.
+"""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gatekit import WeightsError
+
+from .header import AGAIN, Header, TensorInfo, file_size
+
+_SCALARS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_SHORT = 64  # arrays longer than this are passed over: vocabularies and their scores
+
+
+class _Reader:
+    """A bounded reader: whatever would pass the end of the file is an error first."""
+
+    def __init__(self, path: Path, stream: BinaryIO, size: int) -> None:
+        self.path, self.stream, self.size = path, stream, size
+
+    def bad(self, message: str) -> WeightsError:
+        return WeightsError(f"damaged GGUF file: {message}", where=str(self.path), remedy=AGAIN)
+
+    def take(self, count: int) -> bytes:
+        if count > self.size - self.stream.tell():
+            raise self.bad(f"its header needs more than the {self.size:,} bytes there are")
+        return self.stream.read(count)
+
+    def skip(self, count: int) -> None:
+        if count > self.size - self.stream.tell():
+            raise self.bad(f"its header needs more than the {self.size:,} bytes there are")
+        self.stream.seek(count, 1)
+
+    def scalar(self, form: str) -> Any:
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def string(self) -> str:
+        return self.take(self.scalar("<Q")).decode("utf-8", "replace")
+
+    def count(self, what: str, least: int) -> int:
+        """A number of things of which each takes at least ``least`` bytes."""
+        number = self.scalar("<Q")
+        if number * least > self.size:
+            raise self.bad(f"it claims {number:,} {what} in {self.size:,} bytes")
+        return number
+
+    def value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string()
+        if kind != _ARRAY:
+            raise self.bad(f"unknown value type {kind} in its metadata")
+        inner = self.scalar("<I")
+        if inner == _STRING:
+            number = self.count("strings", 8)
+            if number <= _SHORT:
+                return [self.string() for _ in range(number)]
+            for _ in range(number):
+                self.skip(self.scalar("<Q"))
+            return None
+        if inner not in _SCALARS:
+            raise self.bad(f"unknown array type {inner} in its metadata")
+        width = struct.calcsize(_SCALARS[inner])
+        number = self.count("array items", width)
+        if number <= _SHORT:
+            return [self.scalar(_SCALARS[inner]) for _ in range(number)]
+        self.skip(number * width)
+        return None
+
+
+def _tensor_entry(reader: _Reader) -> tuple[str, tuple[int, ...], str, int, int]:
+    """Name, shape in torch's order, type, offset from the data's start, bytes."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    name = reader.string()
+    number = reader.scalar("<I")
+    if not 1 <= number <= 8:
+        raise reader.bad(f"'{name[:80]}' has {number} dimensions")
+    shape = tuple(reader.scalar("<Q") for _ in range(number))[::-1]
+    kind, offset = reader.scalar("<I"), reader.scalar("<Q")
+    try:
+        kind = GGMLQuantizationType(kind)
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+    except (ValueError, KeyError) as error:
+        raise WeightsError(
+            f"'{name[:80]}' has tensor type {kind}, which this version does not know",
+            where=str(reader.path),
+            remedy="update the package 'gguf', or use a file of another type",
+        ) from error
+    if shape[-1] % block:
+        raise reader.bad(f"'{name[:80]}': rows of {shape[-1]} are no multiple of {block}")
+    return name, shape, kind.name, offset, prod(shape) // block * block_bytes
+
+
+def read_gguf_header(path: Path) -> Header:
+    """Read and check the header.
+
+    Raises:
+        WeightsError: The file is truncated, or its header claims what cannot be.
+    """
+    size = file_size(path)
+    with path.open("rb") as stream:
+        reader = _Reader(path, stream, size)
+        if reader.take(4) != b"GGUF":
+            raise WeightsError("not a GGUF file", where=str(path), remedy="check its kind")
+        version = reader.scalar("<I")
+        if version not in (2, 3):
+            raise WeightsError(
+                f"GGUF version {version if version < 65536 else 'of a big-endian machine'}",
+                where=str(path),
+                remedy="versions 2 and 3, little-endian, are readable",
+            )
+        number_of_tensors, number_of_keys = reader.count("tensors", 24), reader.count("keys", 12)
+        metadata: dict[str, Any] = {}
+        for _ in range(number_of_keys):
+            key = reader.string()
+            metadata[key] = reader.value(reader.scalar("<I"))
+        entries = [_tensor_entry(reader) for _ in range(number_of_tensors)]
+        end = stream.tell()
+
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise reader.bad(f"alignment {alignment!r} is no power of two")
+    start = -(-end // alignment) * alignment
+    tensors: dict[str, TensorInfo] = {}
+    for name, shape, kind, offset, nbytes in entries:
+        if name in tensors:
+            raise reader.bad(f"'{name[:80]}' occurs twice")
+        if start + offset + nbytes > size:
+            raise reader.bad(
+                f"'{name[:80]}' ends at byte {start + offset + nbytes:,}, the file at byte "
+                f"{size:,}: truncated"
+            )
+        shape = _original_shape(metadata.get(f"comfy.gguf.orig_shape.{name}"), shape)
+        tensors[name] = TensorInfo(name, shape, kind, start + offset, nbytes)
+    return Header(path, "gguf", size, tensors, metadata)
+
+
+def _original_shape(given: object, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a converter recorded before it folded the tensor, if it fits."""
+    if isinstance(given, list) and all(isinstance(n, int) and n > 0 for n in given):
+        original = tuple(int(n) for n in given)
+        if prod(original) == prod(shape):
+            return original
+    return shape

@@ -1,0 +1,139 @@
+"""What the header of a weight file says: names, shapes, types and places of its tensors.
+
+Nothing here reads a weight or imports torch, so a plan can ask. Every claim of the header
+is checked against the size of the file before anything is mapped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from gatekit import WeightsError
+
+FLOAT_TYPES = ("F32", "F16", "BF16")
+AGAIN = "download or copy the file again"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file.
+
+    Attributes:
+        name: As the file has it.
+        shape: In torch's order, ``[out, in]`` for a matrix.
+        type: ``F32``, ``F16``, ``BF16``, ``Q2_K``, ...
+        offset: First byte, from the start of the file.
+        nbytes: Bytes stored.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    nbytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the bytes are blocks that must be decoded."""
+        return self.type not in FLOAT_TYPES
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one file.
+
+    Attributes:
+        path: The file.
+        format: ``gguf`` or ``safetensors``.
+        file_bytes: Its size.
+        tensors: By name as the file has it.
+        metadata: Key to value; long arrays of a GGUF are left out.
+    """
+
+    path: Path
+    format: str
+    file_bytes: int
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def types(self) -> dict[str, int]:
+        """Tensor type -> number of tensors, most frequent first."""
+        return dict(Counter(t.type for t in self.tensors.values()).most_common())
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(t.count for t in self.tensors.values())
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.nbytes for t in self.tensors.values())
+
+
+def file_size(path: Path) -> int:
+    """Size of a file; WeightsError where it cannot be read."""
+    if path.is_dir():
+        raise WeightsError(
+            "a folder, where a weight file was expected",
+            where=str(path),
+            remedy="name the .safetensors or .gguf file in it",
+        )
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read: {error.strerror or error}",
+            where=str(path),
+            remedy="check the path and its permissions",
+        ) from error
+
+
+def file_kind(path: Path) -> str:
+    """``gguf`` or ``safetensors``, by the first bytes and never by the name."""
+    size = file_size(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read: {error.strerror or error}", where=str(path), remedy="check it"
+        ) from error
+    if start[:4] == b"GGUF":
+        return "gguf"
+    length = int.from_bytes(start[:8], "little")
+    if len(start) > 8 and start[8:9] == b"{" and 2 <= length <= max(size, 100_000_000):
+        return "safetensors"
+    hint = "it is empty" if size == 0 else "neither a GGUF nor a safetensors file"
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        hint = "a pickled checkpoint (.pth, .pt, .bin), which this version does not open"
+    raise WeightsError(
+        hint, where=str(path), remedy="give a .gguf or .safetensors file of a Wan model"
+    )
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a GGUF or safetensors file.
+
+    Raises:
+        WeightsError: The file is missing, of another kind, truncated or inconsistent.
+    """
+    path = Path(path)
+    if file_kind(path) == "gguf":
+        from .gguf_file import read_gguf_header
+
+        return read_gguf_header(path)
+    from .safetensors_file import read_safetensors_header
+
+    return read_safetensors_header(path)

@@ -1,0 +1,86 @@
+"""A first frame: opened, checked, and fitted to the video's size.
+
+The rule: the image is scaled, keeping its proportions, until it covers the frame (bicubic,
+antialiased), and what stands over is cut off evenly on both sides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REMEDY = "give a PNG, JPEG or WebP file, a PIL image, or a float tensor [3, H, W] in [0, 1]"
+
+
+def check_image(image: Any) -> None:
+    """Raise InputError unless ``image`` can be opened and read to its end."""
+    if isinstance(image, str | Path):
+        _open(Path(image))
+    elif not hasattr(image, "getbands"):
+        _check_tensor(image)
+
+
+def _open(path: Path) -> Any:
+    import warnings
+
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        message = "a folder, where an image was expected" if path.is_dir() else "no such image"
+        raise InputError(message, where=str(path), remedy="check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # Pillow's decoders raise nearly everything
+        raise InputError(
+            f"not a readable image ({type(error).__name__})", where=str(path), remedy=_REMEDY
+        ) from error
+
+
+def _check_tensor(image: Any) -> None:
+    shape = tuple(getattr(image, "shape", ()))
+    if len(shape) != 3 or shape[0] != 3 or min(shape) < 1:
+        raise InputError("not an image", value=list(shape) or type(image).__name__, remedy=_REMEDY)
+    low, high = float(image.min()), float(image.max())
+    if not (-1e-3 <= low <= high <= 1.0 + 1e-3):
+        raise InputError("image values must be in [0, 1]", value=[low, high], remedy=_REMEDY)
+
+
+def to_tensor(image: Any) -> Tensor:
+    """Any accepted image as a float32 tensor ``[3, H, W]`` in [0, 1].
+
+    Raises:
+        InputError: It is none.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(image, str | Path):
+        image = _open(Path(image))
+    if hasattr(image, "getbands"):
+        pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
+    _check_tensor(image)
+    return torch.as_tensor(image, dtype=torch.float32).clamp(0.0, 1.0)
+
+
+def fit(image: Tensor, width: int, height: int) -> Tensor:
+    """``[3, H, W]`` -> ``[3, height, width]``: scaled to cover, then centre-cropped."""
+    import torch
+
+    _, h, w = image.shape
+    scale = max(width / w, height / h)
+    size = (max(height, round(h * scale)), max(width, round(w * scale)))
+    if size != (h, w):
+        image = torch.nn.functional.interpolate(
+            image[None], size=size, mode="bicubic", antialias=True, align_corners=False
+        )[0].clamp(0.0, 1.0)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return image[:, top : top + height, left : left + width]

@@ -1,0 +1,167 @@
+"""diffusers' Wan transformer, built from sizes on no device and filled from a mapped file.
+
+What stays in float32 whatever the compute type (as in Wan's own code): modulation, time
+embedding and its projection, and the norms; the time's sinusoid is float64, the rotary
+angles too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gatekit import WeightsError
+
+from . import layout_transformer as layout
+from .header import TensorInfo
+from .memory import free_bytes
+from .sizes import EPS, FREQ_DIM, HEAD_DIM, PATCH, TransformerSizes, expected_shapes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from .mapped import MappedFile
+
+MODEST_SHARE = 0.25  # of free memory: up to this, decoded matrices are kept
+_FP32 = ("modulation", "time_embedding", "time_projection", "norm3")
+
+
+def in_fp32(name: str) -> bool:
+    """Whether a tensor, by official name, is held and used in float32."""
+    return any(part in _FP32 for part in name.split("."))
+
+
+def keep_decoded(
+    keep: str, tensors: dict[str, TensorInfo], dtype: torch.dtype, device: str
+) -> bool:
+    """Whether quantised matrices are decoded once, at load, instead of at every use."""
+    if keep != "auto":
+        return keep == "always"
+    decoded = sum(t.count for t in tensors.values()) * dtype.itemsize
+    return decoded <= MODEST_SHARE * free_bytes(device)
+
+
+def empty_transformer(sizes: TransformerSizes) -> Any:
+    """``WanTransformer3DModel`` whose parameters have shapes but no memory."""
+    import torch
+    from diffusers.models.transformers.transformer_wan import (
+        WanRotaryPosEmbed,
+        WanTransformer3DModel,
+    )
+
+    with torch.device("meta"):
+        model = WanTransformer3DModel(
+            patch_size=PATCH,
+            num_attention_heads=sizes.heads,
+            attention_head_dim=HEAD_DIM,
+            in_channels=sizes.in_channels,
+            out_channels=sizes.out_channels,
+            text_dim=sizes.text_dim,
+            freq_dim=FREQ_DIM,
+            ffn_dim=sizes.ffn_dim,
+            num_layers=sizes.layers,
+            cross_attn_norm=True,
+            eps=EPS,
+            rope_max_seq_len=1024,
+        )
+    model.rope = WanRotaryPosEmbed(HEAD_DIM, PATCH, 1024)
+    embedder = model.condition_embedder
+    embedder.forward = partial(embed_time_and_text, embedder)
+    return model.eval()
+
+
+def embed_time_and_text(
+    embedder: Any,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    encoder_hidden_states_image: None = None,
+    timestep_seq_len: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    """The condition embedder's forward with the time in float32, its sinusoid in float64.
+
+    Stands in for diffusers' own, which rounds the time embedding to the compute type.
+    """
+    import torch
+
+    half = FREQ_DIM // 2
+    steps = torch.arange(half, dtype=torch.float64, device=timestep.device)
+    angles = torch.outer(timestep.double().flatten(), 10000.0 ** (-steps / half))
+    wave = torch.cat([angles.cos(), angles.sin()], dim=1).float()
+    if timestep_seq_len is not None:
+        wave = wave.unflatten(0, (-1, timestep_seq_len))
+    time = embedder.time_embedder(wave)
+    modulation = embedder.time_proj(embedder.act_fn(time))
+    return time, modulation, embedder.text_embedder(encoder_hidden_states), None
+
+
+def load_transformer(
+    mapped: MappedFile,
+    tensors: dict[str, TensorInfo],
+    sizes: TransformerSizes,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    keep: str = "auto",
+) -> Any:
+    """Build the model and fill it, tensor by tensor, so that nothing is held twice.
+
+    Args:
+        mapped: The file.
+        tensors: Its tensors by official name.
+        sizes: What ``read_sizes`` found.
+        dtype: Compute type.
+        device: Where the weights go.
+        keep: ``auto``, ``always`` or ``never`` hold quantised matrices decoded.
+    """
+    import torch
+
+    model = empty_transformer(sizes)
+    model.rope.to(device)
+    kept = keep_decoded(keep, tensors, dtype, device)
+    biases: dict[str, Tensor] = {}
+    try:
+        for name, shape in expected_shapes(sizes).items():
+            info, target = tensors[name], layout.to_diffusers(name)
+            assert target is not None
+            as_blocks = info.quantised and not kept and len(shape) == 2 and not in_fp32(name)
+            if as_blocks:
+                bias_name = name.removesuffix("weight") + "bias"
+                biases[bias_name] = mapped.read(tensors[bias_name], dtype, device)
+                _replace_linear(model, target, mapped, info, biases[bias_name], dtype, device)
+            elif name not in biases:
+                wanted = torch.float32 if in_fp32(name) else dtype
+                _assign(model, target, mapped.read(info, wanted, device, shape))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise WeightsError(
+            f"not enough memory on '{device}' for {sizes}",
+            where=str(mapped.header.path),
+            remedy="use a smaller quantisation, 'keep: never', or another device",
+        ) from error
+    return model
+
+
+def _assign(model: nn.Module, target: str, value: Tensor) -> None:
+    from torch import nn
+
+    owner, _, leaf = target.rpartition(".")
+    parameter = nn.Parameter(value, requires_grad=False)
+    model.get_submodule(owner).register_parameter(leaf, parameter)
+
+
+def _replace_linear(
+    model: nn.Module,
+    target: str,
+    mapped: MappedFile,
+    info: TensorInfo,
+    bias: Tensor,
+    dtype: torch.dtype,
+    device: str,
+) -> None:
+    from .gguf_linear import new_gguf_linear
+
+    path = target.removesuffix(".weight")
+    owner, _, leaf = path.rpartition(".")
+    blocks = mapped.raw(info).to(device)
+    new = new_gguf_linear(blocks, info.type, info.shape, bias, dtype)
+    setattr(model.get_submodule(owner), leaf, new)  # an index into a ModuleList is a name too

@@ -1,0 +1,188 @@
+"""Sizes of a VAE and of a UMT5 encoder, read off the shapes of their tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gatekit import WeightsError
+
+from . import layout_umt5, layout_vae
+from .header import FLOAT_TYPES, Header, TensorInfo
+from .sizes import few
+
+Tensors = dict[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class VAESizes:
+    """Sizes of a VAE of the 2.1 layout.
+
+    Attributes:
+        base_dim: Channels at full resolution, encoder.
+        decoder_base_dim: The same, decoder.
+        z_dim: Latent channels.
+        dim_mult: Width of each resolution, in base_dim.
+        res_blocks: Residual blocks a resolution.
+        down_in_time: For each step down in resolution, whether time is halved too.
+    """
+
+    base_dim: int
+    decoder_base_dim: int
+    z_dim: int
+    dim_mult: tuple[int, ...]
+    res_blocks: int
+    down_in_time: tuple[bool, ...]
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels a latent pixel, each way."""
+        return 2 ** (len(self.dim_mult) - 1)
+
+    @property
+    def temporal_stride(self) -> int:
+        """Frames a latent frame, after the first."""
+        return 2 ** sum(self.down_in_time)
+
+
+@dataclass(frozen=True)
+class UMT5Sizes:
+    """Sizes of a UMT5 encoder."""
+
+    vocabulary: int
+    dim: int
+    ffn_dim: int
+    layers: int
+    heads: int
+    head_dim: int
+    buckets: int
+
+
+def _refuse(header: Header, what: str, names: Iterable[str]) -> WeightsError:
+    names = list(names)
+    return WeightsError(
+        f"not {what}: {len(names)} tensors, such as {few(names)[:200] or 'none'}",
+        where=str(header.path),
+        remedy=f"give the file of {what}",
+    )
+
+
+def _numbers(pattern: str, names: Iterable[str]) -> list[int]:
+    """The layer numbers that occur in ``names``, in order."""
+    return sorted({int(m[1]) for name in names if (m := re.match(pattern, name))})
+
+
+def _floats_only(header: Header, tensors: Mapping[str, TensorInfo]) -> None:
+    for tensor in tensors.values():
+        if tensor.type not in FLOAT_TYPES:
+            raise WeightsError(
+                f"'{tensor.name}' is {tensor.type}",
+                where=str(header.path),
+                remedy="this version reads fp32, fp16 and bf16 here",
+            )
+
+
+def vae_tensors(header: Header) -> Tensors:
+    """A VAE's tensors by diffusers name, from either layout."""
+    return layout_vae.official_to_diffusers(header.tensors)
+
+
+def read_vae_sizes(header: Header) -> VAESizes:
+    """Sizes of the VAE in a file.
+
+    Raises:
+        WeightsError: The file holds no VAE of the 2.1 layout.
+    """
+    what, tensors = "a Wan VAE (2.1)", vae_tensors(header)
+    if any(re.match(r"(encoder\.downsamples|decoder\.upsamples)\.\d+\.\w+samples\.", n)
+           or ".down_blocks.0.resnets." in n for n in header.tensors):  # fmt: skip
+        raise WeightsError(
+            "a Wan 2.2 VAE (z 48), which belongs to TI2V-5B",
+            where=str(header.path),
+            remedy="not in this version; the A14B models use the VAE of Wan 2.1",
+        )
+    try:
+        widths: list[int] = []
+        in_time: list[bool] = []
+        blocks = 0
+        for i in _numbers(r"encoder\.down_blocks\.(\d{1,4})\.", tensors):
+            block = f"encoder.down_blocks.{i}"
+            if f"{block}.resample.1.weight" in tensors:
+                in_time.append(f"{block}.time_conv.weight" in tensors)
+                continue
+            if len(widths) == len(in_time):
+                widths.append(tensors[f"{block}.conv2.weight"].shape[0])
+            blocks += len(widths) == 1
+        base = tensors["encoder.conv_in.weight"].shape[0]
+        mult = tuple(width // base for width in widths)
+        sizes = VAESizes(
+            base_dim=base,
+            decoder_base_dim=tensors["decoder.norm_out.gamma"].shape[0] // mult[0],
+            z_dim=tensors["post_quant_conv.weight"].shape[0],
+            dim_mult=mult,
+            res_blocks=blocks,
+            down_in_time=tuple(in_time),
+        )
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise _refuse(header, what, header.tensors) from error
+    _floats_only(header, tensors)
+    return sizes
+
+
+def umt5_tensors(header: Header) -> Tensors:
+    """An encoder's tensors by transformers name, from either layout; the tokenizer left out."""
+    kept = {n: t for n, t in header.tensors.items() if n != "spiece_model"}
+    return layout_umt5.drop_copies(layout_umt5.official_to_diffusers(kept))
+
+
+def read_umt5_sizes(header: Header) -> UMT5Sizes:
+    """Sizes of the UMT5 encoder in a file.
+
+    Raises:
+        WeightsError: The file holds no UMT5 encoder.
+    """
+    tensors = umt5_tensors(header)
+    block = "encoder.block.0.layer"
+    try:
+        vocabulary, dim = tensors[layout_umt5.EMBEDDING].shape
+        buckets, heads = tensors[f"{block}.0.SelfAttention.relative_attention_bias.weight"].shape
+        sizes = UMT5Sizes(
+            vocabulary=vocabulary,
+            dim=dim,
+            ffn_dim=tensors[f"{block}.1.DenseReluDense.wi_0.weight"].shape[0],
+            layers=_numbers(r"encoder\.block\.(\d{1,4})\.", tensors)[-1] + 1,
+            heads=heads,
+            head_dim=tensors[f"{block}.0.SelfAttention.q.weight"].shape[0] // heads,
+            buckets=buckets,
+        )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise _refuse(header, "a UMT5 text encoder", header.tensors) from error
+    _floats_only(header, tensors)
+    return sizes
+
+
+def compare_shapes(
+    header: Header, found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise WeightsError unless the names and shapes are those expected."""
+    where = str(header.path)
+    if missing := expected.keys() - found.keys():
+        raise WeightsError(
+            f"{len(missing)} tensors are missing: {few(missing)}",
+            where=where,
+            remedy="get a complete file",
+        )
+    if extra := found.keys() - expected.keys():
+        raise WeightsError(
+            f"{len(extra)} tensors are unexpected: {few(extra)}",
+            where=where,
+            remedy="the file is of another model, or mixes several",
+        )
+    for name, shape in expected.items():
+        if found[name].shape != tuple(shape):
+            raise WeightsError(
+                f"'{name}' has shape {list(found[name].shape)}, expected {list(shape)}",
+                where=where,
+                remedy="the file mixes models, or is damaged",
+            )

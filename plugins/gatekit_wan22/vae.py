@@ -1,0 +1,184 @@
+"""Wan's video autoencoder: frames to normalised latents and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit import InputError, WeightsError
+
+from .header import Header, read_header
+from .sizes_parts import VAESizes, compare_shapes, read_vae_sizes, vae_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Per channel, of Wan's VAE 2.1: a latent is (posterior mean - MEAN) / STD.
+MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+
+# Up to this many values at full resolution (pixels x base channels x frames), all frames go
+# through at once; beyond it, in cached chunks of four. Fixed, so that a rerun has the same bits.
+WHOLE_CLIP = 1 << 24
+
+
+def _statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel: the file's own, or Wan's."""
+    found = []
+    for key, known in (("latents_mean", MEAN), ("latents_std", STD)):
+        values: Any = known
+        if key in header.metadata:
+            try:
+                values = tuple(float(v) for v in json.loads(header.metadata[key]))
+            except (ValueError, TypeError) as error:
+                raise WeightsError(
+                    f"metadata '{key}' is no JSON list of numbers", where=str(header.path)
+                ) from error
+        if len(values) != z_dim:
+            raise WeightsError(
+                f"{z_dim} latent channels, but {len(values)} values of '{key}'",
+                where=str(header.path),
+                remedy="put latents_mean and latents_std, as JSON lists, into its metadata",
+            )
+        found.append(values)
+    return found[0], found[1]
+
+
+class WanVAE:
+    """A loaded VAE; made by ``load_vae``.
+
+    Attributes:
+        model: diffusers' ``AutoencoderKLWan``.
+        sizes: Its sizes.
+        mean: Latent mean a channel, ``[1, z, 1, 1, 1]``.
+        std: Latent standard deviation a channel, likewise.
+    """
+
+    def __init__(self, model: Any, sizes: VAESizes, mean: Tensor, std: Tensor) -> None:
+        self.model, self.sizes, self.mean, self.std = model, sizes, mean, std
+
+    @property
+    def device(self) -> str:
+        """Where the weights are."""
+        return str(self.mean.device)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video ``[B, 3, F, H, W]`` in [-1, 1] -> normalised latent ``[B, z, T, h, w]``, float32.
+
+        The posterior's mean is taken; nothing is drawn.
+
+        Raises:
+            InputError: F is not 4k + 1, or H or W no multiple of the stride.
+        """
+        import torch
+
+        s, t = self.sizes.spatial_stride, self.sizes.temporal_stride
+        batch_ok = video.ndim == 5 and video.shape[1] == 3
+        if not batch_ok or (video.shape[2] - 1) % t or video.shape[3] % s or video.shape[4] % s:
+            raise InputError(
+                f"a video must be [B, 3, {t}k + 1, {s}i, {s}j]", value=list(video.shape)
+            )
+        x = video.to(self.mean.device, self.model.dtype)
+        with torch.no_grad():
+            if self._whole(*video.shape[2:]):
+                mean = self._at_once(lambda clip: clip.encode_clip(self.model, x)[0])
+            else:
+                mean = self.model.encode(x).latent_dist.mode()
+        return (mean.float() - self.mean) / self.std
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Normalised latent ``[B, z, T, h, w]`` -> video ``[B, 3, F, H, W]`` in [-1, 1]."""
+        import torch
+
+        if latent.ndim != 5 or latent.shape[1] != self.sizes.z_dim:
+            raise InputError(
+                f"a latent must be [B, {self.sizes.z_dim}, T, h, w]", value=list(latent.shape)
+            )
+        z = latent.to(self.mean.device, torch.float32) * self.std + self.mean
+        z = z.to(self.model.dtype)
+        frames = (latent.shape[2] - 1) * self.sizes.temporal_stride + 1
+        height, width = (n * self.sizes.spatial_stride for n in latent.shape[3:])
+        with torch.no_grad():
+            if self._whole(frames, height, width):
+                video = self._at_once(lambda clip: clip.decode_clip(self.model, z))
+            else:
+                video = self.model.decode(z, return_dict=False)[0]
+        return video.float().clamp(-1.0, 1.0)
+
+    def _whole(self, frames: int, height: int, width: int) -> bool:
+        widest = max(self.sizes.base_dim, self.sizes.decoder_base_dim)
+        return frames * height * width * widest <= WHOLE_CLIP
+
+    def _at_once(self, evaluate: Any) -> Tensor:
+        """Evaluate with the resampling layers set to take all frames; set back afterwards."""
+        from . import whole_clip
+
+        whole_clip.use_whole_clip(self.model)
+        try:
+            return evaluate(whole_clip)
+        finally:
+            for module in self.model.modules():
+                module.__dict__.pop("forward", None)
+
+
+def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") -> WanVAE:
+    """Open a VAE of the Wan 2.1 architecture, of any width.
+
+    Args:
+        file: safetensors, official or diffusers names. Metadata ``latents_mean`` and
+            ``latents_std`` (JSON lists) replace the constants of Wan's VAE.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        device: Where the weights go.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or no such VAE.
+    """
+    import torch
+
+    from .mapped import MappedFile
+    from .precision import torch_dtype
+
+    header = read_header(file)
+    sizes, tensors = read_vae_sizes(header), vae_tensors(header)
+    mean, std = _statistics(header, sizes.z_dim)
+    model = empty_vae(sizes)
+    compare_shapes(header, tensors, {n: tuple(p.shape) for n, p in model.state_dict().items()})
+    mapped, dtype = MappedFile(header), torch_dtype(precision)
+    weights = {name: mapped.read(info, dtype, device) for name, info in tensors.items()}
+    model.load_state_dict(weights, strict=True, assign=True)
+    model.requires_grad_(False)
+    view = (1, -1, 1, 1, 1)
+    return WanVAE(
+        model,
+        sizes,
+        torch.tensor(mean, device=device).view(view),
+        torch.tensor(std, device=device).view(view),
+    )
+
+
+def empty_vae(sizes: VAESizes) -> Any:
+    """``AutoencoderKLWan`` whose parameters have shapes but no memory."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    with torch.device("meta"):
+        model = AutoencoderKLWan(
+            base_dim=sizes.base_dim,
+            decoder_base_dim=sizes.decoder_base_dim,
+            z_dim=sizes.z_dim,
+            dim_mult=list(sizes.dim_mult),
+            num_res_blocks=sizes.res_blocks,
+            temperal_downsample=list(sizes.down_in_time),
+            latents_mean=[0.0] * sizes.z_dim,
+            latents_std=[1.0] * sizes.z_dim,
+            scale_factor_temporal=sizes.temporal_stride,
+            scale_factor_spatial=sizes.spatial_stride,
+        )
+    return model.eval()

@@ -1,0 +1,250 @@
+"""One expert's weights: what the GGUF and the safetensors variant share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gatekit import InputError, ModelVariant, Precision, VariantFacts, VariantParams, WeightsError
+
+from .conditioning import WanConditioning
+from .header import Header, TensorInfo, read_header
+from .precision import COMPUTE_TYPES, check_compute
+from .sizes import TransformerSizes, official_tensors, read_sizes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAMED = {e: tuple(f"{e}{gap}noise" for gap in ("_", "-", "")) for e in ("high", "low")}
+
+
+class WanVariantParams(VariantParams):
+    """Keys of a Wan variant in a schedule."""
+
+    file: Path = Field(description="the weight file")
+    expert: Literal["high", "low"] | None = Field(
+        None, description="which noise levels it was trained for; None for a single model"
+    )
+    timesteps: Literal["exact", "integer"] = Field(
+        "exact", description="t = 1000 sigma as it is, or cut to an integer as Wan's own code does"
+    )
+
+
+class WanVariant(ModelVariant):
+    """A Wan transformer in one file.
+
+    Class attributes:
+        file_format: ``gguf`` or ``safetensors``, checked by the first bytes.
+        compute_types: Compute precisions that ``load`` takes.
+        image_optional: Whether a model with image channels may go without an image, its
+            mask and condition then being zeros. Wan's own image-to-video models may not.
+    """
+
+    family: ClassVar[str] = "wan22"
+    Params: ClassVar[type[VariantParams]] = WanVariantParams
+    file_format: ClassVar[str]
+    compute_types: ClassVar[tuple[str, ...]] = COMPUTE_TYPES
+    image_optional: ClassVar[bool] = False
+    params: WanVariantParams
+
+    def __init__(self, params: VariantParams) -> None:
+        super().__init__(params)
+        self._header: Header | None = None
+        self._sizes: TransformerSizes | None = None
+        self._model: Any = None
+        self._loaded: tuple[str, str] | None = None
+
+    @property
+    def file(self) -> Path:
+        """The weight file."""
+        return self.params.file
+
+    def header(self) -> Header:
+        """The file's header, read once."""
+        if self._header is None:
+            header = read_header(self.file)
+            if header.format != self.file_format:
+                raise WeightsError(
+                    f"a {header.format} file",
+                    where=str(self.file),
+                    remedy=f"write 'use: {header.format}' for it",
+                )
+            self._sizes = read_sizes(header)
+            self._check_types(header)
+            self._header = header
+        return self._header
+
+    def _check_types(self, header: Header) -> None:
+        """Raise WeightsError for a tensor type that cannot be read."""
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> TransformerSizes:
+        """The model's sizes, from the header."""
+        self.header()
+        assert self._sizes is not None
+        return self._sizes
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The file's tensors by official name."""
+        return official_tensors(self.header())
+
+    def storage(self, header: Header) -> str:
+        """Name of the precision most weights are stored in."""
+        weights: dict[str, int] = {}
+        for tensor in header.tensors.values():
+            weights[tensor.type] = weights.get(tensor.type, 0) + tensor.count
+        return max(weights, key=lambda name: weights[name])
+
+    def resident_bytes(self, header: Header) -> int:
+        """Expected memory when loaded for bf16."""
+        return 2 * header.parameters
+
+    def facts(self) -> VariantFacts:
+        """Facts from the header; ``resident_bytes`` is for computing in bf16."""
+        header, sizes = self.header(), self.sizes
+        task = "image-to-video" if sizes.image_channels else "text-to-video"
+        details = {"model": str(sizes), "task": task}
+        if self.params.expert:
+            details["expert"] = self.params.expert
+        return VariantFacts(
+            storage=self.storage(header),
+            file_bytes=header.file_bytes,
+            parameters=header.parameters,
+            bits_per_weight=8.0 * header.tensor_bytes / header.parameters,
+            resident_bytes=self.resident_bytes(header),
+            types=header.types,
+            details=details,
+            warnings=tuple(self._warnings()),
+        )
+
+    def _warnings(self) -> list[str]:
+        name, expert = self.file.name.lower(), self.params.expert
+        other = {"high": "low", "low": "high"}.get(expert or "")
+        if other and any(mark in name for mark in _NAMED[other]):
+            return [f"{self.file.name} is named a {other}-noise model, but 'expert' is {expert}"]
+        return []
+
+    def files(self) -> tuple[Path, ...]:
+        """The weight file."""
+        return (self.file,)
+
+    @property
+    def loaded(self) -> tuple[str, str] | None:
+        """(device, compute) while loaded, else None."""
+        return self._loaded
+
+    @property
+    def precision(self) -> Precision | None:
+        """Storage and compute while loaded."""
+        if self._loaded is None:
+            return None
+        return Precision(self.storage(self.header()), self._loaded[1])
+
+    @property
+    def module(self) -> Any:
+        """The torch module while loaded, else None."""
+        return self._model
+
+    def load_options(self) -> Mapping[str, Any]:
+        """Keyword arguments for ``load_transformer``."""
+        return {}
+
+    def load(self, device: str, compute: str) -> None:
+        """Build the model on ``device``; ScheduleError for a precision it cannot compute in."""
+        check_compute(compute)
+        if self._loaded == (device, compute):
+            return
+        self.unload()
+        from .mapped import MappedFile
+        from .model import load_transformer
+        from .precision import torch_dtype
+
+        self._model = load_transformer(
+            MappedFile(self.header()),
+            self.tensors(),
+            self.sizes,
+            dtype=torch_dtype(compute),
+            device=device,
+            **self.load_options(),
+        )
+        self._loaded = (device, compute)
+
+    def unload(self) -> None:
+        """Drop the model and give its memory back."""
+        if self._loaded is None:
+            return
+        from .memory import give_back
+
+        device = self._loaded[0]
+        self._model = self._loaded = None
+        give_back(device)
+
+    def timestep(self, sigma: float) -> float:
+        """The model's own time of a noise level."""
+        time = 1000.0 * sigma
+        return float(int(time)) if self.params.timesteps == "integer" else time
+
+    def velocity(self, x: Tensor, sigma: float, conditioning: WanConditioning) -> Tensor:
+        """The model's velocity n - x0; see ``ModelVariant.velocity``.
+
+        Raises:
+            InputError: Channels, image or sizes do not fit the model.
+        """
+        import torch
+
+        from .precision import torch_dtype
+
+        if self._loaded is None:
+            raise InputError("the model is not loaded", remedy="call load(device, compute) first")
+        device, dtype = self._loaded[0], torch_dtype(self._loaded[1])
+        given = self._with_image(x, conditioning.image).to(device, dtype)
+        text = conditioning.text
+        if text.ndim != 3 or text.shape[-1] != self.sizes.text_dim:
+            raise InputError(
+                f"text embeddings must be [B, L, {self.sizes.text_dim}] for this model",
+                value=list(text.shape),
+                remedy="use the text encoder that belongs to it",
+            )
+        batch = x.shape[0]
+        text = text.to(device, dtype).expand(batch, -1, -1)
+        time = torch.full((batch,), self.timestep(sigma), dtype=torch.float64, device=device)
+        (out,) = self._model(given, time, text, return_dict=False)
+        return out.to(x.device, torch.float32)
+
+    def _with_image(self, x: Tensor, image: Tensor | None) -> Tensor:
+        """``x`` with the channels of mask and condition after its own."""
+        import torch
+
+        channels, extra = self.sizes.out_channels, self.sizes.image_channels
+        if x.ndim != 5 or x.shape[1] != channels or x.shape[3] % 2 or x.shape[4] % 2:
+            raise InputError(
+                f"the state must be [B, {channels}, T, H, W] with even H and W",
+                value=list(x.shape),
+            )
+        if extra == 0 and image is not None:
+            raise InputError(
+                "an image was given to a text-to-video model",
+                where=self.file.name,
+                remedy="leave the image out, or use an image-to-video model",
+            )
+        if extra == 0:
+            return x
+        if image is None and self.image_optional:
+            image = x.new_zeros(1, extra, *x.shape[2:])
+        if image is None:
+            raise InputError(
+                "an image-to-video model was given no image",
+                where=self.file.name,
+                remedy="give an image, or use a text-to-video model",
+            )
+        wanted = (extra, *x.shape[2:])
+        if image.ndim != 5 or tuple(image.shape[1:]) != wanted:
+            raise InputError(
+                f"mask and condition must be [B, {', '.join(map(str, wanted))}]",
+                value=list(image.shape),
+            )
+        return torch.cat([x, image.to(x.device, x.dtype).expand(x.shape[0], *wanted)], dim=1)
