@@ -1,0 +1,1 @@
+"""The small model: a Wan-architecture video model that ships with gatekit."""

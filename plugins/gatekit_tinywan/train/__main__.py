@@ -1,0 +1,168 @@
+"""``python -m gatekit_tinywan.train --out DIR``: make the shipped weights from nothing.
+
+Stages: ``vae``, ``base``, ``experts``; each continues from the files of the one before, so that
+``--stages experts`` may run later. With ``torchrun --nproc-per-node 2`` the base is trained on
+both GPUs and each trains one expert.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from gatekit_tinywan.train import check, export, fit
+from gatekit_tinywan.train.config import BOUNDARY, REHEARSAL, Config
+from gatekit_tinywan.train.dataset import FIRST, Captions, Dataset, build_dataset
+from gatekit_tinywan.train.denoiser import Range, train_denoiser
+from gatekit_tinywan.train.models import TextConditioned, build_vae, restore, save
+from gatekit_tinywan.train.vae import measure_vae, train_vae
+from gatekit_tinywan.world import HELD_OUT_SEED, judge, render, sample_scenes
+from gatekit_wan22.whole_clip import decode_clip, encode_clip
+
+
+def main() -> None:
+    """Parse the command line and run the stages."""
+    args = _arguments()
+    config = REHEARSAL if args.rehearse else Config()
+    given = {k: v for k, v in vars(args).items() if k in config.as_dict() and v is not None}
+    config = replace(config, **given)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "RANK" in os.environ:
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    rank, size = fit.world()
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    log = fit.Log(out / "train.log")
+    log(config=config.as_dict(), device=_device_name(device), processes=size, torch=torch.__version__)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+    stages = args.stages.split(",")
+    offset = FIRST + rank * config.clips
+    captions = Captions(config.clips, offset) if {"base", "experts"} & set(stages) else None
+
+    if "vae" in stages:
+        vae = train_vae(config, device, log)
+        if rank == 0:
+            save(out / "vae", vae)
+            _judge_ceiling(vae, device, log, 1024 if device == "cuda" else 16)
+    else:
+        vae = build_vae().to(device)
+        restore(out / "vae", vae)
+        log(stage="vae", restored=True, **measure_vae(vae, device, 8))
+    if captions is None:
+        return
+
+    vae.eval()
+    data = build_dataset(vae, captions, config.clips, offset, device)
+    if size > 1:
+        # One set of statistics, or the two halves of the data would disagree.
+        for tensor in (data.mean, data.std):
+            dist.broadcast(tensor, 0)
+    log(stage="dataset", clips=len(data.latents), mean=data.mean.tolist(), std=data.std.tolist())
+
+    model = TextConditioned().to(device)
+    if device == "cuda":
+        model.transformer.compile_repeated_blocks(fullgraph=True)
+    if "base" in stages:
+        torch.manual_seed(config.seed)
+        model.load_state_dict(_fresh(config))
+        noise = Range(0.0, 1.0, config.base_shift)
+        train_denoiser(
+            model, data, noise, config.base_seconds, config.base_rate, config, device, log,
+            name="base", with_text=True, together=True,
+        )  # fmt: skip
+        if rank == 0:
+            save(out / "base", model, parts=2)
+            _report(model, model, vae, data, device, log, "base")
+    else:
+        restore(out / "base", model)
+    if "experts" in stages:
+        _experts(model, vae, data, config, device, log, out)
+
+
+def _fresh(config: Config) -> dict[str, torch.Tensor]:
+    """The same initial weights on every process."""
+    torch.manual_seed(config.seed)
+    return TextConditioned().state_dict()
+
+
+def _experts(
+    base: TextConditioned, vae: object, data: Dataset, config: Config, device: str, log: fit.Log,
+    out: Path,
+) -> None:  # fmt: skip
+    rank, size = fit.world()
+    start = {k: v.clone() for k, v in base.state_dict().items()}
+    ranges = {"high": Range(BOUNDARY, 1.0, 5.0), "low": Range(0.0, BOUNDARY, config.base_shift)}
+    for i, (name, noise) in enumerate(ranges.items()):
+        if size > 1 and i % size != rank:
+            continue
+        base.load_state_dict(start)
+        train_denoiser(
+            base, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
+            name=name, with_text=False, together=False,
+        )  # fmt: skip
+        save(out / name, base, parts=2)
+        export.export_expert(out / "weights", name, base.transformer)
+        if name == "high":
+            export.export_text_encoder(out / "weights", base.text)
+            export.export_vae(out / "weights", vae, data.mean, data.std)
+    if size > 1:
+        dist.barrier()
+    if rank == 0:
+        experts = []
+        for name in ranges:
+            experts.append(TextConditioned().to(device))
+            restore(out / name, experts[-1])
+        _report(experts[0], experts[1], vae, data, device, log, "experts")
+
+
+def _report(high, low, vae, data, device, log, name) -> None:  # type: ignore[no-untyped-def]
+    clips, steps = (512, 20) if device == "cuda" else (4, 4)
+    rates, videos = check.accuracy(
+        high, low, vae, (data.mean, data.std), device, clips, steps=steps
+    )
+    log(check=name, clips=clips, steps=steps, **rates)
+    torch.save((videos[:16] * 255).byte().cpu(), log.path.with_name(f"videos_{name}.pt"))
+
+
+@torch.no_grad()
+def _judge_ceiling(vae, device, log, clips) -> None:  # type: ignore[no-untyped-def]
+    """What the judge says of true clips, as drawn and through the autoencoder."""
+    scenes = sample_scenes(HELD_OUT_SEED, range(clips), split="held_out").to(device)
+    videos, coded = [], []
+    for i in range(0, clips, 16):
+        video = render(scenes[i : i + 16], device=device)
+        videos.append(video)
+        coded.append(decode_clip(vae, encode_clip(vae, video * 2 - 1)[0]).clamp(-1, 1) / 2 + 0.5)
+    log(judge="drawn", clips=clips, **judge(torch.cat(videos), scenes).rates())
+    log(judge="through the autoencoder", clips=clips, **judge(torch.cat(coded), scenes).rates())
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
+    parser.add_argument("--stages", default="vae,base,experts")
+    parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
+    for name, kind in (
+        ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
+        ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
+        ("vae_rate", float), ("seed", int),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

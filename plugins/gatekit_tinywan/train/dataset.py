@@ -1,0 +1,97 @@
+"""Stage 2: clips and captions as normalised latents and token ids, held on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gatekit_tinywan.vocabulary import encode_ids
+from gatekit_tinywan.world import TRAIN_SEED, Codes, render, sample_scenes
+from gatekit_wan22.whole_clip import encode_clip
+
+FIRST = 1 << 20  # clips of the denoiser's training begin here; the autoencoder uses earlier ones
+
+
+@dataclass
+class Dataset:
+    """n clips; the first ``images`` of them have an image condition too."""
+
+    latents: Tensor  # [n, 16, T, h, w] bf16, normalised
+    conditions: Tensor  # [images, 16, T, h, w] bf16, normalised
+    ids: Tensor  # [n, L] int64
+    lengths: Tensor  # [n]
+    codes: Tensor  # [n, 14] int64: every attribute of the clip
+    mean: Tensor  # [16]
+    std: Tensor  # [16]
+
+
+class Captions:
+    """Token ids of training clips, made by other processes while the autoencoder trains."""
+
+    def __init__(self, clips: int, offset: int, workers: int = 8) -> None:
+        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        size = 4096
+        self.parts: list[Future[tuple[np.ndarray, ...]]] = [
+            self.pool.submit(_captions, offset + i, min(size, clips - i))
+            for i in range(0, clips, size)
+        ]
+
+    def result(self) -> tuple[Tensor, ...]:
+        """(ids [n, L], lengths [n], codes [n, 14])."""
+        parts = [part.result() for part in self.parts]
+        self.pool.shutdown()
+        return tuple(torch.from_numpy(np.concatenate(p)) for p in zip(*parts, strict=True))
+
+
+def code_columns(codes: Codes) -> Tensor:
+    """All attributes side by side, [n, 14] int64."""
+    columns = [getattr(codes, f.name).reshape(len(codes), -1) for f in fields(Codes)]
+    return torch.cat(columns, dim=1)
+
+
+def _captions(start: int, count: int) -> tuple[np.ndarray, ...]:
+    torch.set_num_threads(1)
+    scenes = sample_scenes(TRAIN_SEED, range(start, start + count))
+    ids, lengths = encode_ids(scenes.captions(vary=True))
+    columns = code_columns(scenes.codes).numpy()
+    return np.asarray(ids, np.int64), np.asarray(lengths, np.int64), columns
+
+
+def clip_videos(offset: int, clips: int, device: str, chunk: int = 64) -> Iterator[Tensor]:
+    """Videos in [-1, 1], ``chunk`` at a time."""
+    for start in range(0, clips, 4096):
+        count = min(4096, clips - start)
+        scenes = sample_scenes(TRAIN_SEED, range(offset + start, offset + start + count))
+        scenes = scenes.to(device)
+        for i in range(0, count, chunk):
+            yield render(scenes[i : i + chunk], device=device) * 2 - 1
+
+
+@torch.no_grad()
+def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device: str) -> Dataset:
+    """Encode everything once; a clip's image condition is its first frame, then mid-grey."""
+    latents: list[Tensor] = []
+    conditions: list[Tensor] = []
+    images = clips // 2
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        for video in clip_videos(offset, clips, device):
+            latents.append(encode_clip(vae, video)[0].bfloat16())
+            if sum(len(c) for c in conditions) < images:
+                first = torch.zeros_like(video)
+                first[:, :, 0] = video[:, :, 0]
+                conditions.append(encode_clip(vae, first)[0].bfloat16())
+    stacked, conditioned = torch.cat(latents), torch.cat(conditions)[:images]
+    sample = stacked[:8192].float()
+    mean, std = sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4))
+    for tensor in (stacked, conditioned):
+        for part in tensor.split(4096):
+            part.copy_((part.float() - mean.view(-1, 1, 1, 1)) / std.view(-1, 1, 1, 1))
+    ids, lengths, codes = (part.to(device) for part in captions.result())
+    return Dataset(stacked, conditioned, ids, lengths, codes, mean, std)

@@ -1,0 +1,146 @@
+"""Stages 3 and 4: the base model on all noise levels, then one expert on each side of the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gatekit_tinywan.train import fit
+from gatekit_tinywan.train.config import Config
+from gatekit_tinywan.train.dataset import Dataset
+from gatekit_tinywan.train.models import TextConditioned
+
+HINT = 0.05  # weight of the text encoder's attribute loss, which speeds up its start
+
+
+@dataclass(frozen=True)
+class Range:
+    """Noise levels a model is trained on: uniform in u, s = shift u / (1 + (shift - 1) u)."""
+
+    low: float
+    high: float
+    shift: float
+
+    def draw(self, batch: int, device: str) -> Tensor:
+        """Stratified draws ``[batch]`` of s."""
+        u_low, u_high = (s / (self.shift - (self.shift - 1) * s) for s in (self.low, self.high))
+        strata = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
+        u = u_low + (u_high - u_low) * strata[torch.randperm(batch, device=device)]
+        return self.shift * u / (1 + (self.shift - 1) * u)
+
+
+class AttributeHeads(nn.Module):
+    """Reads every attribute off the mean embedding; thrown away after training."""
+
+    def __init__(self, width: int, classes: list[int]) -> None:
+        super().__init__()
+        self.classes = classes
+        self.out = nn.Linear(width, sum(classes))
+
+    def forward(self, text: Tensor, lengths: Tensor, codes: Tensor) -> Tensor:
+        """Mean cross-entropy over the attributes."""
+        pooled = text.float().sum(1) / lengths[:, None]
+        logits = self.out(pooled).split(self.classes, dim=1)
+        losses = [F.cross_entropy(part, codes[:, i]) for i, part in enumerate(logits)]
+        return torch.stack(losses).mean()
+
+
+def train_denoiser(
+    model: TextConditioned,
+    data: Dataset,
+    noise: Range,
+    seconds: float,
+    rate: float,
+    config: Config,
+    device: str,
+    log: fit.Log,
+    *,
+    name: str,
+    with_text: bool,
+    together: bool,
+) -> TextConditioned:
+    """Train in place and return ``model`` with averaged weights.
+
+    Args:
+        model: Text encoder and transformer.
+        data: The encoded clips.
+        noise: Noise levels to train on.
+        seconds: How long.
+        rate: Peak learning rate.
+        config: Batch and shares.
+        device: ``cuda`` or ``cpu``.
+        log: Where to write progress.
+        name: Stage, for the log.
+        with_text: Train the text encoder too (the base); experts keep it frozen.
+        together: All processes train one model; else each trains its own.
+    """
+    torch.manual_seed(1000 + config.seed + fit.world()[0] + 10 * len(name))
+    classes = [int(data.codes[:, i].max()) + 1 for i in range(data.codes.shape[1])]
+    heads = AttributeHeads(model.text.config.d_model, classes).to(device)
+    model.text.requires_grad_(with_text)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trained += list(heads.parameters()) if with_text else []
+    opt = fit.optimizer(trained, rate, device)
+    average = fit.Average(model, config.ema_decay)
+    empty = torch.zeros_like(data.ids[0])
+    empty[0] = 1  # "</s>": the tokens of an empty prompt
+
+    def step() -> Tensor:
+        rows, x0, condition, ids, lengths = _batch(data, config, empty)
+        sigma = noise.draw(len(rows), device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        n = torch.randn_like(x0)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with torch.set_grad_enabled(with_text):
+                text = model.embed(ids, mask)
+            v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
+        loss = F.mse_loss(v.float(), n - x0)
+        total = loss + HINT * heads(text, lengths, data.codes[rows]) if with_text else loss
+        opt.zero_grad(set_to_none=True)
+        total.backward()
+        if together:
+            fit.average_gradients(trained)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        opt.step()
+        average.update()
+        return loss.detach()
+
+    clock, progress = fit.Clock(seconds), 0.0
+    sums = torch.zeros((), device=device)
+    while progress < 1:
+        fit.set_rate(opt, fit.learning_rate(rate, progress))
+        sums += step()
+        clock.steps += 1
+        if clock.steps % 10 == 0:
+            progress = clock.progress
+        if clock.steps == 20:
+            clock.start_again()  # compilation is not training
+            progress = 0.0
+        if clock.steps % 500 == 0 or progress >= 1:
+            log(stage=name, step=clock.steps, progress=progress, loss=float(sums) / 500)
+            sums.zero_()
+    average.store()
+    return model
+
+
+def _batch(
+    data: Dataset, config: Config, empty: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(rows, x0, mask and condition, ids, lengths); the first part of the rows has an image."""
+    device, batch = data.latents.device, config.batch
+    images = round(batch * config.image_share)
+    shown = torch.randint(len(data.conditions), (images,), device=device)
+    free = torch.randint(len(data.latents), (batch - images,), device=device)
+    rows = torch.cat([shown, free])
+    x0 = data.latents[rows].float()
+    condition = torch.zeros(batch, 20, *x0.shape[2:], device=device)
+    condition[:images, :4, 0] = 1
+    condition[:images, 4:] = data.conditions[shown].float()
+    ids, lengths = data.ids[rows], data.lengths[rows]
+    dropped = torch.rand(batch, device=device) < config.text_dropout
+    ids = torch.where(dropped[:, None], empty, ids)
+    return rows, x0, condition, ids, torch.where(dropped, 1, lengths)
