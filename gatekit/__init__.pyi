@@ -14,8 +14,9 @@ from .execute import Result, open_variant, run
 from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
 from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
-from .history import HistoryPolicy
+from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
+from .multistep import multistep_weights
 from .noise import NoiseSource
 from .params import (
     FamilyParams,

@@ -1,0 +1,352 @@
+"""The only loop: stages in, trajectory out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from gatekit.errors import InputError, PluginError
+from gatekit.phase import Renoise, Step
+from gatekit.sampler import StepContext, StepResult, StretchContext
+from gatekit.stage import Engine, Stage
+from gatekit.state import Evaluation, Record, State, Trajectory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit.noise import NoiseSource
+    from gatekit.path import Path
+
+Observer = Callable[[State, Record, "Tensor"], None]
+Checkpoint = Callable[[State, Record], None]
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    x: Tensor,
+    *,
+    noise: NoiseSource,
+    path: Path,
+    run_sigmas: Sequence[float] | None = None,
+    resume_from: State | None = None,
+    observers: Sequence[Observer] = (),
+    checkpoint: Checkpoint | None = None,
+    hooks: Any = None,
+    plan: Any = None,
+) -> Trajectory:
+    """Run stages one after another, without gradients.
+
+    Args:
+        stages: The phases in order.
+        x: State at the first sigma, ``[B, ...]``. float32 and float64 are kept, others become
+            float32. Ignored when resuming.
+        noise: Source of every random number.
+        path: Noise path.
+        run_sigmas: The whole run's sigmas; joined from the stages if None.
+        resume_from: Continue from here, bit for bit; records cover only what is done now.
+        observers: Called after each interval with (state, record, denoised), read-only.
+            Raising ``Cancelled`` stops the run.
+        checkpoint: Called after each interval, before observers, with (state, record).
+        hooks: A pluggy hook relay, for ``gatekit_step_end`` and its siblings.
+        plan: Handed to ``gatekit_run_start`` and ``gatekit_run_end``.
+
+    Returns:
+        The final state and a record of each interval.
+
+    Raises:
+        NumericsError: A prediction is not finite; names phase, step and sigma.
+        PluginError: A sampler or strategy broke its contract.
+        Cancelled: An observer asked to stop.
+    """
+    import torch
+
+    if not stages:
+        raise InputError("a run needs at least one phase")
+    if resume_from is None:
+        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        state = State(x=x.to(dtype), sigma=stages[0].sigmas[0])
+    elif resume_from.phase >= len(stages):
+        raise InputError("the saved state belongs to another run", value=resume_from.phase)
+    else:
+        state = resume_from
+    joined = [stages[0].sigmas[0], *(s for stage in stages for s in stage.sigmas[1:])]
+    engine = Engine(path, noise, state.step, state.visit)
+    engine.memory = state.guidance_memory
+    run = _Run(
+        tuple(stages),
+        path,
+        engine,
+        tuple(joined if run_sigmas is None else run_sigmas),
+        tuple(observers),
+        checkpoint,
+        hooks,
+        plan,
+    )
+    with torch.no_grad():
+        try:
+            return run.go(state, fresh=resume_from is None)
+        finally:
+            engine.release()
+
+
+@dataclass
+class _Run:
+    stages: tuple[Stage, ...]
+    path: Path
+    engine: Engine
+    run_sigmas: tuple[float, ...]
+    observers: tuple[Observer, ...]
+    checkpoint: Checkpoint | None
+    hooks: Any
+    plan: Any
+    records: list[Record] = field(default_factory=list[Record])
+    _clock: float = 0.0
+    _boundary_seconds: float = 0.0
+    _recorded: tuple[int, int] = (0, 0)
+
+    def go(self, state: State, fresh: bool) -> Trajectory:
+        if fresh:
+            state = replace(state, visited=(state.sigma,))
+        self._tell("run_start", plan=self.plan, state=state)
+        self._tell("phase_start", phase=self.stages[state.phase].name, state=state)
+        while True:
+            stage = self.stages[state.phase]
+            for state in self._intervals(stage, state):
+                pass
+            self._tell("phase_end", phase=stage.name, state=state)
+            if state.phase + 1 == len(self.stages):
+                break
+            state = self._cross(state, stage, self.stages[state.phase + 1])
+            self._tell("phase_start", phase=self.stages[state.phase].name, state=state)
+        self.engine.check()
+        self.engine.release()
+        self._tell("run_end", plan=self.plan, state=state)
+        return Trajectory(state, tuple(self.records))
+
+    def _intervals(self, stage: Stage, state: State) -> Iterator[State]:
+        """Every state the stage passes through after ``state``."""
+        if stage.sampler.integrate is not None:
+            for state in self._stretch(stage, state):
+                yield state
+            return
+        while (move := stage.strategy.next(state)) is not None:
+            match move:
+                case Renoise(to):
+                    state = self._rise(stage, state, to)
+                case Step(to) if to < state.sigma:
+                    state = self._step(stage, state, to)
+                case _:
+                    raise PluginError(
+                        f"strategy {stage.strategy.name!r} asked for no step down",
+                        where=f"phase {stage.name}, sigma {state.sigma:.6g}",
+                        value=move,
+                        remedy="return Step(to) below the state's sigma, Renoise(to), or None",
+                    )
+            yield state
+
+    def _step(self, stage: Stage, state: State, to: float) -> State:
+        c, denoised = self._begin(stage, state, to)
+        if to == 0.0:
+            result = StepResult(stage.sampler.finish(c, denoised), denoised)
+        else:
+            result = stage.sampler.step(c)
+        return self._end(stage, state, to, result, denoised)
+
+    def _begin(self, stage: Stage, state: State, to: float) -> tuple[StepContext, Tensor]:
+        self._start_clock(stage, state)
+        denoised = self.engine.know(state.x, state.sigma, state.ahead)
+        return self._context(stage, state, to), denoised
+
+    def _start_clock(self, stage: Stage, state: State) -> None:
+        self.engine.ensure(stage)
+        self.engine.step, self.engine.visit = state.step, state.visit
+        self.engine.drew = False
+        self._clock = time.perf_counter()
+
+    def _context(self, stage: Stage, state: State, to: float) -> StepContext:
+        below = [s for s in stage.sigmas if s < state.sigma]
+        left = len(below) + sum(len(s.sigmas) - 1 for s in self.stages[state.phase + 1 :])
+        own = state.sampler == stage.sampler.identity
+        return StepContext(
+            x=state.x,
+            sigma=state.sigma,
+            sigma_next=to,
+            past=state.past[: stage.sampler.history],
+            memory=state.memory if own else {},
+            path=self.path,
+            steps_left=max(left, 1),
+            engine=self.engine,
+        )
+
+    def _end(
+        self, stage: Stage, state: State, to: float, result: StepResult, denoised: Tensor
+    ) -> State:
+        """The state and record after a step, made known to all."""
+        self._check_result(stage, state, result)
+        start = None if self.engine.drew else (state.x if result.start is None else result.start)
+        evaluation = Evaluation(state.sigma, state.x, denoised, stage.field, start)
+        after = replace(
+            state,
+            x=result.x,
+            sigma=to,
+            step=state.step + 1,
+            past=(evaluation, *state.past)[: self._keep],
+            ahead=result.ahead,
+            memory=result.memory,
+            guidance_memory=self.engine.memory,
+            visited=(*state.visited, to),
+            sampler=stage.sampler.identity,
+            note="",
+        )
+        self._record(stage, state, after, stage.sampler.name, result.denoised)
+        return after
+
+    def _rise(self, stage: Stage, state: State, to: float) -> State:
+        """Go up with fresh noise; evaluations from below ``to`` tell nothing any more."""
+        if to <= state.sigma:
+            raise PluginError(
+                f"strategy {stage.strategy.name!r} renoised to below the state's sigma",
+                where=f"phase {stage.name}",
+                value=to,
+            )
+        self._clock = time.perf_counter()
+        fresh = self.engine.source.like(state.x, step=state.step, purpose="renoise")
+        raised = state.displaced(self.path.renoise(state.x, state.sigma, to, fresh))
+        after = replace(
+            raised,
+            sigma=to,
+            step=state.step + 1,
+            visit=state.visit + 1,
+            past=tuple(p for p in raised.past if p.sigma > to),
+            memory={},
+            visited=(*state.visited, to),
+        )
+        latest = state.past[0].denoised if state.past else state.x
+        self._record(stage, state, after, "renoise", latest)
+        return after
+
+    def _stretch(self, stage: Stage, state: State) -> Iterator[State]:
+        """A sampler that owns its loop; the interval to 0 stays the runner's."""
+        end = stage.sigmas[-1]
+        if state.sigma > end:
+            c, _ = self._begin(stage, state, end)
+            inner = StretchContext(
+                **{name: getattr(c, name) for name in StepContext.__dataclass_fields__},
+                sigmas=(state.sigma, *(s for s in stage.sigmas if s < state.sigma)),
+                run_sigmas=self.run_sigmas,
+            )
+            for to, result in stage.sampler.integrate(inner):
+                if not end <= to < state.sigma or to == 0.0:
+                    raise PluginError(
+                        f"sampler {stage.sampler.name!r} left its stretch or passed sigma 0",
+                        where=f"phase {stage.name}, sigma {state.sigma:.6g}",
+                        value=to,
+                        remedy="yield sigmas that descend to c.sigmas[-1], or to above 0",
+                    )
+                state = self._end(stage, state, to, result, result.denoised)
+                yield state
+                self._start_clock(stage, state)
+            if state.sigma > end > 0.0:
+                raise PluginError(
+                    f"sampler {stage.sampler.name!r} stopped before the end of its stretch",
+                    where=f"phase {stage.name}",
+                    value=state.sigma,
+                    remedy="yield down to c.sigmas[-1]",
+                )
+        if state.sigma > end == 0.0:
+            yield self._step(stage, state, 0.0)
+
+    def _cross(self, state: State, leaving: Stage, entering: Stage) -> State:
+        """From one phase into the next."""
+        engine, same = self.engine, leaving.field == entering.field
+        acts = not same or entering.history.acts_on_same_field
+        engine.step = state.step
+        if acts:
+            state = entering.history.leave(
+                state, self._timed(leaving), lambda s, d: self._correct(leaving, s, d)
+            )
+        engine.release()
+        crossed = self._ask("cross_boundary", state, leaving.name, entering.name)
+        if crossed is not None:
+            state = crossed if crossed.x is state.x else crossed.displaced(crossed.x)
+        if not same:
+            state = replace(state, ahead=None, guidance_memory={})
+        engine.memory = state.guidance_memory
+        if acts:
+            state = entering.history.enter(state, self._timed(entering))
+        return replace(
+            state,
+            phase=state.phase + 1,
+            visited=(state.sigma,),
+            guidance_memory=engine.memory,
+        )
+
+    def _timed(self, stage: Stage) -> Callable[[Tensor, float], Tensor]:
+        """The stage's D(x, sigma) for a boundary; loads its model on the first call."""
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            self.engine.ensure(stage)
+            began = time.perf_counter()
+            denoised = self.engine.denoise(x, sigma)
+            self._boundary_seconds += time.perf_counter() - began
+            return denoised
+
+        return denoise
+
+    def _correct(self, stage: Stage, state: State, denoised: Tensor) -> Tensor:
+        return stage.sampler.correct(self._context(stage, state, state.sigma), denoised)
+
+    @property
+    def _keep(self) -> int:
+        """Past evaluations that anyone in the run may ask for."""
+        wants = (max(s.sampler.history, s.strategy.history, s.history.history) for s in self.stages)
+        return max(1, *wants)
+
+    def _record(
+        self, stage: Stage, before: State, after: State, sampler: str, denoised: Tensor
+    ) -> None:
+        nfe, passes = self._recorded
+        self._recorded = (self.engine.nfe, self.engine.passes)
+        record = Record(
+            step=before.step,
+            phase=stage.name,
+            sigma=before.sigma,
+            sigma_next=after.sigma,
+            nfe=self.engine.nfe - nfe,
+            passes=self.engine.passes - passes,
+            seconds=time.perf_counter() - self._clock + self._boundary_seconds,
+            field=stage.field,
+            sampler=sampler,
+            note=before.note,
+        )
+        self._boundary_seconds = 0.0
+        self.records.append(record)
+        if self.checkpoint is not None or self.observers or self.hooks is not None:
+            self.engine.check()
+        if self.checkpoint is not None:
+            self.checkpoint(after, record)
+        for observer in self.observers:
+            observer(after, record, denoised)
+        self._tell("step_end", state=after, record=record, denoised=denoised)
+
+    def _check_result(self, stage: Stage, state: State, result: Any) -> None:
+        x = getattr(result, "x", None)
+        if x is None or x.shape != state.x.shape or x.dtype != state.x.dtype:
+            raise PluginError(
+                f"sampler {stage.sampler.name!r} must return a StepResult whose x has the shape "
+                "and dtype of c.x",
+                where=f"phase {stage.name}, sigma {state.sigma:.6g}",
+                value=type(result).__name__ if x is None else (tuple(x.shape), x.dtype),
+            )
+
+    def _tell(self, event: str, **arguments: Any) -> None:
+        if self.hooks is not None:
+            getattr(self.hooks, f"gatekit_{event}")(**arguments)
+
+    def _ask(self, question: str, state: State, leaving: str, entering: str) -> State | None:
+        if self.hooks is None:
+            return None
+        hook = getattr(self.hooks, f"gatekit_{question}")
+        return hook(state=state, leaving=leaving, entering=entering)

@@ -1,0 +1,166 @@
+"""Stage: one phase made ready to run, and the engine that meters its evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gatekit.errors import InputError, NumericsError
+from gatekit.history import HistoryPolicy
+from gatekit.phase import Phase
+from gatekit.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit.noise import NoiseSource
+    from gatekit.path import Path
+    from gatekit.state import State
+
+Memory = Mapping[str, Any]
+Evaluate = Callable[["Tensor", float, Memory], tuple["Tensor", Memory]]
+Denoiser = Callable[["Tensor", float], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase: what predicts, how it steps, where.
+
+    Attributes:
+        name: The phase's name, in records and errors.
+        field: Stable name of what predicts. Where two stages in a row share it, the history
+            goes on untouched.
+        sampler: The method.
+        strategy: Which interval comes next.
+        history: The policy by which this stage is ENTERED.
+        open: Brings the model in and returns (x, sigma, guidance memory) -> (D, memory). Called
+            when the first evaluation is needed: a resumed run does not load what it is past.
+            D must be a fresh tensor: history keeps it.
+        close: Lets the model go; called after ``HistoryPolicy.leave``, and on any error, and
+            only if ``open`` was.
+        passes: Running count of model passes, where an evaluation may take several.
+    """
+
+    name: str
+    field: str
+    sampler: Sampler
+    strategy: Phase
+    history: HistoryPolicy
+    open: Callable[[], Evaluate]
+    close: Callable[[], None] | None = None
+    passes: Callable[[], int] | None = None
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The strategy's sigmas."""
+        return self.strategy.sigmas
+
+
+def plain(denoise: Denoiser) -> Callable[[], Evaluate]:
+    """``Stage.open`` for a plain function D(x, sigma)."""
+
+    def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
+        return denoise(x, sigma), memory
+
+    return lambda: evaluate
+
+
+class Engine:
+    """Evaluates, counts, checks and draws for one run: the mutable part, kept in one place."""
+
+    def __init__(self, path: Path, noise: NoiseSource, step: int, visit: int) -> None:
+        self.path, self.source = path, noise
+        self.step, self.visit = step, visit
+        self.nfe = self.passes = 0
+        self.drew = False
+        self.memory: Memory = {}
+        self.opened: Stage | None = None
+        self._evaluate: Evaluate | None = None
+        self._known: tuple[Tensor, float, Tensor] | None = None
+        self._pending: tuple[Any, Any, str] | None = None
+
+    def ensure(self, stage: Stage) -> None:
+        """Have this stage's model in."""
+        if self.opened is not stage:
+            self.release()
+            self.opened = stage
+            self._evaluate = stage.open()
+
+    def release(self) -> None:
+        """Let the model go, if one is in."""
+        stage, self.opened, self._evaluate, self._known = self.opened, None, None, None
+        if stage is not None and stage.close is not None:
+            stage.close()
+
+    def know(self, x: Tensor, sigma: float, denoised: Tensor | None) -> Tensor:
+        """Evaluate at (x, sigma), or take ``denoised`` for it; asking again is free."""
+        if denoised is None:
+            denoised = self.denoise(x, sigma)
+        self._known = (x, sigma, denoised)
+        return denoised
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """D(x, sigma), metered and checked."""
+        if self._known is not None and x is self._known[0] and sigma == self._known[1]:
+            return self._known[2]
+        assert self._evaluate is not None and self.opened is not None
+        count = self.opened.passes
+        before = count() if count is not None else 0
+        denoised, self.memory = self._evaluate(x, sigma, self.memory)
+        self.passes += count() - before if count is not None else 1
+        self.nfe += 1
+        if denoised.shape != x.shape:
+            raise InputError(
+                "a denoiser must return the shape it is given",
+                where=f"phase {self.opened.name}",
+                value=tuple(denoised.shape),
+                remedy=f"return {tuple(x.shape)}",
+            )
+        denoised = denoised.to(x.dtype)
+        self._watch(denoised, f"phase {self.opened.name}, step {self.step}, sigma {sigma:.6g}")
+        return denoised
+
+    def noise(self, like: Tensor, purpose: str) -> Tensor:
+        """Noise of this step."""
+        self.drew = True
+        return self.source.like(like, step=self.step, purpose=purpose)
+
+    def brownian(self, like: Tensor, start: float, to: float) -> Tensor:
+        """Increment of this visit's Brownian path; its time is s on a flow, s/(1+s) on VE."""
+        self.drew = True
+        bounded = math.isfinite(self.path.sigma_max)
+        a, b = (s if bounded else s / (1.0 + s) for s in (start, to))
+        return self.source.brownian(like, a, b, visit=self.visit)
+
+    def _watch(self, denoised: Tensor, where: str) -> None:
+        """Look for NaN and infinity; on a GPU the answer is read later, without waiting."""
+        import torch
+
+        self.check()
+        finite = torch.isfinite(denoised).all()
+        if finite.device.type != "cuda":
+            self._pending = (finite, None, where)
+            self.check()
+            return
+        host = torch.empty((), dtype=torch.bool, pin_memory=True)
+        host.copy_(finite, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()  # pyright: ignore[reportUnknownMemberType]
+        self._pending = (host, event, where)
+
+    def check(self) -> None:
+        """Raise NumericsError if the last prediction was not finite."""
+        if self._pending is None:
+            return
+        finite, event, where = self._pending
+        self._pending = None
+        if event is not None:
+            event.synchronize()
+        if not bool(finite):
+            raise NumericsError(
+                "the model predicted NaN or infinity",
+                where=where,
+                remedy="try compute bf16 or fp32 in this phase, or check the weight file",
+            )

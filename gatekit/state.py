@@ -1,0 +1,248 @@
+"""What flows through a run: evaluations, the state, records of steps.
+
+A State is frozen and complete: a run resumed from it continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from gatekit.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "gatekit-state-1"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One past evaluation of a denoiser, made at the start of a step.
+
+    Attributes:
+        sigma: Noise level of the evaluation.
+        x: State it was made at, ``[B, ...]``.
+        denoised: The prediction D(x, sigma), same shape.
+        field: Stable name of what predicted it: variant, LoRAs, precision, guidance.
+        start: State that the step left from, after correction; None where x was changed
+            otherwise since (stochastic step, renoise, boundary hook).
+    """
+
+    sigma: float
+    x: Tensor
+    denoised: Tensor
+    field: str
+    start: Tensor | None = None
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx/dsigma = (x - denoised) / sigma."""
+        return (self.x - self.denoised) / self.sigma
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a run knows between two steps.
+
+    Attributes:
+        x: State ``[B, ...]``, float32 or float64.
+        sigma: Its noise level.
+        step: Intervals taken since the run began, upward ones included.
+        visit: Renoisings since the run began.
+        phase: Index of the phase it is in.
+        past: Past evaluations, newest first, their sigmas strictly above ``sigma``.
+        ahead: D(x, sigma) where it is known already.
+        closing: The leaving model's evaluation at a boundary, while ``close`` crosses it.
+        memory: The sampler's own.
+        guidance_memory: The guidance's own.
+        visited: Sigmas this phase has stood at, oldest first, ``sigma`` last.
+        sampler: Identity of the sampler that ``memory`` belongs to.
+        note: What the last boundary decided, for the next record.
+    """
+
+    x: Tensor
+    sigma: float
+    step: int = 0
+    visit: int = 0
+    phase: int = 0
+    past: tuple[Evaluation, ...] = ()
+    ahead: Tensor | None = None
+    closing: Evaluation | None = None
+    memory: Mapping[str, Tensor | float] = field(default_factory=dict[str, "Tensor | float"])
+    guidance_memory: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    visited: tuple[float, ...] = ()
+    sampler: str = ""
+    note: str = ""
+
+    def forget(self) -> State:
+        """Without history: no past, nothing ahead, no memory of the sampler."""
+        return replace(self, past=(), ahead=None, closing=None, memory={})
+
+    def displaced(self, x: Tensor) -> State:
+        """With another ``x``: past evaluations lose their ``start``, what was ahead is void."""
+        past = tuple(replace(p, start=None) for p in self.past)
+        return replace(self, x=x, past=past, ahead=None, closing=None)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, its JSON in the header, atomically.
+
+        Raises:
+            OutputError: It could not be written; nothing is left under ``path``.
+        """
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        tensors: dict[str, Tensor] = {}
+        names: dict[int, str] = {}
+        tree = _pack(self, tensors, names)
+        partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, metadata={"format": FORMAT, "state": json.dumps(tree)})
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except Exception as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"the state could not be written: {error}", where=str(path), remedy="free some space"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> State:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: No such file, a damaged one, or another kind of file.
+        """
+        from safetensors import safe_open
+
+        try:
+            with safe_open(path, framework="pt", device=device) as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception as error:
+            raise InputError(
+                f"no readable checkpoint: {error}",
+                where=str(path),
+                remedy="start the run anew, or name another checkpoint",
+            ) from error
+        if metadata.get("format") != FORMAT:
+            raise InputError("not a saved state of gatekit", where=str(path))
+        return _unpack(json.loads(metadata["state"]), tensors)
+
+
+_KINDS: dict[str, type[Any]] = {"Evaluation": Evaluation, "State": State}
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], names: dict[int, str]) -> Any:
+    """Value -> JSON; tensors go to ``tensors``, each once."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if id(value) not in names:
+            names[id(value)] = f"t{len(names)}"
+            tensors[names[id(value)]] = value.detach().to("cpu", copy=True).contiguous()
+        return {"$tensor": names[id(value)]}
+    if type(value).__name__ in _KINDS:
+        content = {f.name: _pack(getattr(value, f.name), tensors, names) for f in fields(value)}
+        return {f"${type(value).__name__}": content}
+    if isinstance(value, Mapping):
+        items: Mapping[str, Any] = value
+        return {"$map": {key: _pack(item, tensors, names) for key, item in items.items()}}
+    if isinstance(value, (tuple, list)):
+        values: tuple[Any, ...] = tuple(value)
+        return [_pack(item, tensors, names) for item in values]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise OutputError(
+        "a sampler or guidance remembers what cannot be saved",
+        value=type(value).__name__,
+        remedy="keep tensors, numbers, strings, and lists or mappings of them",
+    )
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        values: list[Any] = value
+        return tuple(_unpack(item, tensors) for item in values)
+    if not isinstance(value, dict):
+        return value
+    tagged: dict[str, Any] = value
+    ((tag, content),) = tagged.items()
+    if tag == "$tensor":
+        return tensors[content]
+    items = {key: _unpack(item, tensors) for key, item in content.items()}
+    return items if tag == "$map" else _KINDS[tag[1:]](**items)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one interval did.
+
+    Attributes:
+        step: Its number, from 0.
+        phase: Name of the phase.
+        sigma: Where it started.
+        sigma_next: Where it ended (above ``sigma`` for a renoise).
+        nfe: Denoiser evaluations it took, those of a boundary just before it included.
+        passes: Model passes in them: guidance may take several an evaluation.
+        seconds: Wall time without loading of models.
+        field: What predicted.
+        sampler: Name of the sampler; ``renoise`` for an upward interval.
+        note: What the boundary before it decided.
+    """
+
+    step: int
+    phase: str
+    sigma: float
+    sigma_next: float
+    nfe: int
+    passes: int
+    seconds: float
+    field: str
+    sampler: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A finished run: the final state and a record of every interval."""
+
+    state: State
+    records: tuple[Record, ...] = ()
+
+    @property
+    def x(self) -> Tensor:
+        """Final x ``[B, ...]``."""
+        return self.state.x
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser evaluations of the run."""
+        return sum(r.nfe for r in self.records)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the steps, without loading of models."""
+        return sum(r.seconds for r in self.records)
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Every sigma stood at, in order."""
+        return (*(r.sigma for r in self.records), self.state.sigma)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[index]

@@ -1,0 +1,171 @@
+"""UniPC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gatekit import Sampler, SamplerParams, StepContext, StepResult, multistep_weights
+from gatekit_samplers.coordinate import Coordinate, MultistepParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit import Path
+
+
+class UniPCParams(MultistepParams):
+    """Parameters of UniPC.
+
+    Attributes:
+        coordinate: Axis of interpolation; see MultistepParams.
+        order: Highest order of the predictor.
+        weights: ``bh2`` is B(h) = e^h - 1 of the paper, as Wan and diffusers use it (its
+            predictor of order 2 and corrector of order 1 take the weight 1/2); it exists in
+            ``lam`` and ``u``. ``exact`` integrates the interpolant. ``auto`` is bh2 in lam,
+            else exact.
+        corrector: Whether to correct each step once its end has been evaluated.
+    """
+
+    coordinate: Coordinate = "lam"
+    order: int = Field(2, ge=1, le=3)
+    weights: Literal["auto", "bh2", "exact"] = "auto"
+    corrector: bool = True
+
+    @model_validator(mode="after")
+    def _bh2_needs_exponentials(self) -> UniPCParams:
+        if self.weights == "bh2" and self.coordinate not in ("lam", "u"):
+            raise ValueError("weights 'bh2' exist in the coordinates lam and u; use 'exact'")
+        return self
+
+
+class UniPC(Sampler):
+    """Multistep predictor, and a corrector that costs no evaluation. One evaluation a step.
+
+    The corrector redoes the last step from ``start`` with the new D as one more node:
+    x_c = transfer(start, sum_j a_j D_j), over (D_n, D_{n-1}, ..., D_{n-p}); the predictor goes on
+    from x_c with (D_n, ..., D_{n-p+1}). By default Wan's FlowUniPC: order 2, bh2, lam. The
+    corrector lifts the order by one, except under bh2, whose simplified weights of 1/2 hold it
+    at 2. Over one step it denoises (the runner owns the interval to 0).
+
+    Source: Zhao et al., arXiv 2302.04867, algorithms 1 and 2; B(h) variant: section 3.3.
+    """
+
+    name, order, history = "unipc", 2, 2
+    Params = UniPCParams
+
+    def __init__(self, params: SamplerParams | None = None) -> None:
+        super().__init__(params)
+        self.order = self.history = self.params.order
+
+    def step(self, c: StepContext) -> StepResult:
+        """Correct the step behind, predict the step ahead."""
+        denoised = c.denoise(c.x, c.sigma)
+        start = self.correct(c, denoised)
+        # The order falls towards the end of the run, so that the last step has order 1.
+        past = c.past[: min(self.params.order, c.steps_left) - 1]
+        nodes, values = _columns((c.sigma, denoised), past)
+        estimate = self._blend(c.path, c.sigma, c.sigma_next, nodes, values, implicit=False)
+        return StepResult(c.transfer(start, estimate, c.sigma_next), denoised, start=start)
+
+    def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+        """The step that led to (c.x, c.sigma), redone with D there; c.x where it cannot be."""
+        if not (self.params.corrector and c.past and c.past[0].start is not None):
+            return c.x
+        # As many evaluations as the predictor of that step had.
+        past = c.past[: min(self.params.order, c.steps_left + 1)]
+        nodes, values = _columns((c.sigma, denoised), past)
+        last = past[0]
+        estimate = self._blend(c.path, last.sigma, c.sigma, nodes, values, implicit=True)
+        return c.transfer(last.start, estimate, c.sigma, start=last.sigma)
+
+    def _blend(
+        self,
+        path: Path,
+        sigma: float,
+        sigma_next: float,
+        nodes: Sequence[float],
+        values: Sequence[Tensor],
+        implicit: bool,
+    ) -> Tensor:
+        """sum_j a_j D_j as differences to the first value: exact for a constant D."""
+        p = self.params
+        if p.weights == "bh2" or (p.weights == "auto" and p.coordinate == "lam"):
+            weights = bh2_weights(path, p.coordinate, sigma, sigma_next, nodes, implicit)
+        else:
+            weights = multistep_weights(path, p.coordinate, sigma, sigma_next, nodes)
+        estimate: Any = values[0]
+        for weight, value in zip(weights[1:], values[1:], strict=True):
+            estimate = estimate + weight * (value - values[0])
+        return estimate
+
+
+def _columns(first: tuple[float, Any], past: Sequence[Any]) -> tuple[list[float], list[Any]]:
+    return [first[0], *(p.sigma for p in past)], [first[1], *(p.denoised for p in past)]
+
+
+def bh2_weights(
+    path: Path,
+    coordinate: str,
+    sigma: float,
+    sigma_next: float,
+    nodes: Sequence[float],
+    implicit: bool,
+) -> list[float]:
+    """Weights a_j, summing to 1, of UniPC's B_2(h) = e^h - 1 update over one step.
+
+    With r_j = (c_j - c(s))/h and psi_k = integral of (e^(h r)/..) r^k, the weights satisfy
+    sum_j rho_j r_j^k = psi_k for k = 1..p, where rho_j = a_j r_j (equations 9 and 11 of the
+    paper). One unknown takes rho = 1/2.
+
+    Args:
+        path: Noise path.
+        coordinate: ``lam`` or ``u``.
+        sigma: Start of the step.
+        sigma_next: Its end.
+        nodes: Sigmas of the evaluations. Explicit: sigma first. Implicit: sigma_next, then sigma.
+        implicit: Whether the first node is the end of the step.
+    """
+    at = [path.coordinate(coordinate, node) for node in nodes]
+    start, h = path.coordinate(coordinate, sigma), 0.0
+    h = path.coordinate(coordinate, sigma_next) - start
+    base = 1 if implicit else 0
+    others = [j for j in range(len(nodes)) if j != base and math.isfinite(at[j])]
+    ratios = [1.0 if j == 0 else (at[j] - start) / h for j in others]
+    rho = [0.5] if len(others) == 1 and len(nodes) == 2 else _solve(ratios, _moments(h, len(others)))
+    weights = [0.0] * len(nodes)
+    for j, r, share in zip(others, ratios, rho, strict=True):
+        weights[j] = share / r
+    weights[base] = 1.0 - math.fsum(weights)
+    return weights
+
+
+def _moments(h: float, count: int) -> list[float]:
+    """k! phi_{k+1}(-h) h / (1 - e^-h) for k = 1..count, the right sides of the system."""
+    if math.isinf(h):
+        return [1.0] * count
+    phi, factorial, moments = math.expm1(-h) / -h - 1.0, 1.0, list[float]()
+    for k in range(1, count + 1):
+        moments.append(phi * factorial / math.expm1(-h))
+        factorial *= k + 1
+        phi = phi / -h - 1.0 / factorial
+    return moments
+
+
+def _solve(ratios: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """rho of sum_j rho_j r_j^(k-1) = moments_k (Vandermonde), by the Lagrange basis."""
+    solution: list[float] = []
+    for j, r in enumerate(ratios):
+        coefficients, scale = [1.0], 1.0
+        for i, other in enumerate(ratios):
+            if i != j:
+                coefficients = [
+                    a - other * b
+                    for a, b in zip([0.0, *coefficients], [*coefficients, 0.0], strict=True)
+                ]
+                scale *= r - other
+        solution.append(sum(a * m for a, m in zip(coefficients, moments, strict=True)) / scale)
+    return solution
