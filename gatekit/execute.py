@@ -1,0 +1,263 @@
+"""Running a plan: inputs -> conditioning -> stages -> latent -> video."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gatekit.device import check_device
+from gatekit.errors import InputError, OutputError
+from gatekit.lookup import missing_error
+from gatekit.opening import open_variant
+from gatekit.path import as_path
+from gatekit.provenance import Hashes, peak_memory
+from gatekit.registry import registry
+from gatekit.residency import Residency
+from gatekit.result import Result
+from gatekit.runfolder import RunFolder, open_run_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit.family import Inputs
+    from gatekit.plan import Plan, PlannedPhase
+    from gatekit.stage import Evaluate, Memory, Stage
+    from gatekit.state import Record, State, Trajectory
+
+Observer = Callable[["State", "Record", "Tensor"], None]
+
+
+class Progress(Protocol):
+    """Who wants to know what a run is doing."""
+
+    def doing(self, what: str) -> None:
+        """Something without steps begins: ``encoding the prompt``."""
+        ...
+
+    def step(self, record: Record) -> None:
+        """A step ended."""
+        ...
+
+
+class Silent:
+    """A Progress that says nothing."""
+
+    def doing(self, what: str) -> None:
+        """Nothing."""
+
+    def step(self, record: Record) -> None:
+        """Nothing."""
+
+
+def run(
+    plan: Plan,
+    inputs: Inputs,
+    *,
+    out: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+    progress: Progress | None = None,
+    resume: str | Path | None = None,
+) -> Result:
+    """Make a video.
+
+    Args:
+        plan: From ``resolve``.
+        inputs: Prompt, images, seed.
+        out: Where to write the mp4; None writes none.
+        run_dir: The run folder; ``OUT.run`` if ``out`` is given, else none.
+        observers: Called after each step with (state, record, denoised), read-only.
+        progress: Told what is going on.
+        resume: Run folder of a run that stopped early; continued bit for bit.
+
+    Raises:
+        InputError: Inputs that the family cannot use.
+        WeightsError: A weight file is missing.
+        OutputError: Something could not be written.
+        NumericsError: A model predicted NaN or infinity.
+        Cancelled: An observer stopped the run; its run folder keeps a checkpoint.
+    """
+    if plan.missing:
+        raise missing_error(plan.missing)
+    plan.family.check_inputs(inputs)
+    check_device(plan.device)
+    target = Path(out) if out is not None else None
+    folder = _folder(target, run_dir, resume)
+    return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
+
+
+def _folder(
+    out: Path | None, run_dir: str | Path | None, resume: str | Path | None
+) -> RunFolder | None:
+    if run_dir is None and resume is not None:
+        run_dir = resume
+    if run_dir is None and out is not None:
+        run_dir = out.with_name(out.name + ".run")
+    return RunFolder(Path(run_dir)) if run_dir is not None else None
+
+
+@dataclass
+class _Execution:
+    plan: Plan
+    inputs: Inputs
+    out: Path | None
+    folder: RunFolder | None
+    progress: Progress
+    timings: dict[str, float] = field(default_factory=dict[str, float])
+
+    def go(self, observers: Sequence[Observer], resume: str | Path | None) -> Result:
+        began = time.perf_counter()
+        earlier = open_run_folder(resume) if resume is not None else None
+        state: State | None = None
+        if self.folder is not None:
+            self.folder.begin(self.plan, self.inputs, self.out)
+            state = self.folder.restore(earlier) if earlier is not None else None
+        hashes = Hashes(self.plan.files()) if self.folder is not None or self.out else None
+        trajectory = self._denoise(observers, state)
+        latent = trajectory.x[0].float().cpu()
+        failed = self._keep_latent(latent)
+        video = self._timed("decoding", lambda: self._decode(latent))
+        weights = hashes.result() if hashes is not None else None
+        run_dir = self.folder.path if self.folder is not None else None
+        result = Result(video, latent, trajectory, self.plan, self.inputs, run_dir, weights)
+        if self.out is not None:
+            self._timed("writing", lambda: result.save(self.out or ""))
+        if failed is not None:
+            raise failed
+        self.timings["total"] = time.perf_counter() - began
+        if self.folder is not None:
+            self.folder.finish(
+                timings=self.timings,
+                peak_memory=peak_memory(self.plan.device),
+                weights=weights,
+                nfe=trajectory.nfe,
+            )
+        return result
+
+    def _timed(self, what: str, call: Callable[[], Any]) -> Any:
+        self.progress.doing(what)
+        began = time.perf_counter()
+        value = call()
+        self.timings[what] = time.perf_counter() - began
+        return value
+
+    def _keep_latent(self, latent: Tensor) -> OutputError | None:
+        """Save the latent before anything else can fail; the video is tried all the same."""
+        try:
+            if self.folder is not None:
+                self.folder.save_latent(latent)
+        except OutputError as exc:
+            return exc
+        return None
+
+    def _denoise(self, observers: Sequence[Observer], state: State | None) -> Trajectory:
+        from gatekit.noise import NoiseSource
+        from gatekit.runner import run_stages
+
+        plan, noise = self.plan, NoiseSource(self.inputs.seed)
+        encode = plan.family.encode
+        conditionings: Mapping[str, Any] = self._timed(
+            "encoding", lambda: encode(self.inputs, plan.video, plan.device)
+        )
+        path = as_path(plan.family.path)
+        x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
+        if math.isinf(path.sigma_max):
+            x = x * plan.run_sigmas[0]
+        if state is not None:
+            state = _on(state, plan.device)
+        residency = Residency(plan)
+        stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
+        folder = self.folder
+        began = time.perf_counter()
+        try:
+            return run_stages(
+                stages,
+                x.to(plan.device),
+                noise=noise,
+                path=path,
+                run_sigmas=plan.run_sigmas,
+                resume_from=state,
+                observers=[lambda _, record, __: self.progress.step(record), *observers],
+                checkpoint=folder.checkpoint if folder is not None else None,
+                hooks=registry().manager.hook,
+                plan=plan,
+            )
+        except BaseException:
+            if folder is not None:
+                folder.flush()
+            raise
+        finally:
+            residency.release()
+            self.timings["steps"] = time.perf_counter() - began
+            self.timings |= {f"loading {k}": s for k, s in residency.seconds.items()}
+
+    def _stage(
+        self, phase: PlannedPhase, conditionings: Mapping[str, Any], residency: Residency
+    ) -> Stage:
+        from gatekit.stage import Stage
+
+        for name in phase.guidance.needs:
+            if name not in conditionings:
+                raise InputError(
+                    f"guidance {phase.guidance.name!r} needs a conditioning {name!r}, which family "
+                    f"{self.plan.family.name!r} does not give",
+                    where=f"phase {phase.name}",
+                    remedy="use another guidance in that phase",
+                )
+        passes = [0]
+
+        def open_model() -> Evaluate:
+            self.progress.doing(f"loading {phase.variant}")
+            variant = residency.acquire(phase.variant, phase.compute)
+            self.progress.doing(phase.name)
+
+            def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
+                passes[0] += len(names)
+                return [variant.velocity(x, sigma, conditionings[name]) for name in names]
+
+            def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
+                velocity, memory = phase.guidance.velocity(predict, x, sigma, memory)
+                return x - sigma * velocity, memory
+
+            return evaluate
+
+        return Stage(
+            name=phase.name,
+            field=phase.field,
+            sampler=phase.sampler,
+            strategy=phase.strategy,
+            history=phase.history,
+            open=open_model,
+            passes=lambda: passes[0],
+        )
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        plan = self.plan
+        return plan.family.decode(latent.to(plan.device), plan.video, plan.device).float().cpu()
+
+
+def _on(state: State, device: str) -> State:
+    """The same state with its tensors on ``device``."""
+    from dataclasses import fields, is_dataclass, replace
+
+    import torch
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(device)
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value)})
+        if isinstance(value, Mapping):
+            return {k: moved(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(value, tuple):
+            return tuple(moved(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
+        return value
+
+    return moved(state)
+
+
+__all__ = ["Progress", "Result", "Silent", "open_variant", "run"]

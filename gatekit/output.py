@@ -1,0 +1,111 @@
+"""Files that are there whole or not at all, and videos as H.264 in mp4."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit.embed import KEY, import_av
+from gatekit.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CRF = 12
+BT709 = 1
+
+
+def write_atomic(path: Path, data: bytes, remedy: str | None = None) -> Path:
+    """Write a file under a temporary name beside it, then rename it.
+
+    Raises:
+        OutputError: Nothing is left under ``path`` (or what was there before stays).
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise cannot_write(path, exc, remedy) from exc
+    return path
+
+
+def cannot_write(path: Path, exc: OSError, remedy: str | None = None) -> OutputError:
+    """The error for a file or folder that could not be written."""
+    return OutputError(
+        f"cannot write: {exc.strerror or exc}",
+        where=str(path),
+        remedy=remedy or "free space there, or choose another place with -o",
+    )
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise cannot_write(path, exc) from exc
+    return path
+
+
+def encode_mp4(video: Tensor, fps: float, comment: str = "") -> bytes:
+    """A video as the bytes of an mp4: H.264, yuv420p, BT.709; equal videos give equal bytes.
+
+    Args:
+        video: float32 ``[frames, height, width, 3]`` in [0, 1]; height and width even.
+        fps: Frames a second.
+        comment: Text for the file's metadata.
+
+    Raises:
+        InputError: PyAV is missing, or the size is odd.
+    """
+    av = import_av()
+    frames, height, width, _ = video.shape
+    if frames == 0 or height % 2 or width % 2:
+        raise InputError(
+            "H.264 in yuv420p needs frames of even width and height",
+            value=f"{width}x{height}, {frames} frames",
+        )
+    pixels: Any = (video.clamp(0, 1) * 255.0).round().byte().cpu().numpy()
+    buffer = io.BytesIO()
+    # bitexact keeps library versions and dates out; one thread, as x264's result depends on it.
+    options = {"fflags": "+bitexact", "movflags": "+faststart"}
+    with av.open(buffer, "w", format="mp4", options=options) as container:
+        if comment:
+            container.metadata[KEY] = comment
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = 1 / rate
+        stream.options = {"crf": str(CRF), "preset": "medium", "threads": "1"}
+        context = stream.codec_context
+        context.thread_count = 1
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_range = 1
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(pixels[index], format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def free_name(path: Path, taken: Callable[[Path], bool] = Path.exists) -> Path:
+    """``path``, or ``path-2``, ``path-3``, ... where that is taken."""
+    candidate, number = path, 2
+    while taken(candidate):
+        candidate, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return candidate

@@ -1,0 +1,190 @@
+"""What a result came from: inputs, hashes of weight files, versions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit.identity import sha256
+
+if TYPE_CHECKING:
+    from gatekit.family import Inputs
+    from gatekit.plan import Plan
+
+PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors", "gguf", "av")
+
+
+def cache_folder() -> Path:
+    """Where gatekit keeps what it can compute again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "gatekit"
+
+
+class Hashes:
+    """SHA-256 of weight files, computed in the background and remembered between runs."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = tuple(files)
+        self._found: dict[str, str] = {}
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        store = cache_folder() / "sha256.json"
+        known = _read_cache(store)
+        fresh: dict[str, str] = {}
+        try:
+            for path in self.files:
+                key = _stamp(path)
+                if key not in known:
+                    known[key] = fresh[key] = sha256(path)
+                self._found[str(path)] = known[key]
+        except OSError as exc:
+            self._error = exc
+        if fresh:
+            _write_cache(store, fresh)
+
+    def result(self) -> dict[str, str]:
+        """Path -> hash; waits for the rest. A file that went away in between is left out."""
+        self._thread.join()
+        return dict(self._found)
+
+
+def _stamp(path: Path) -> str:
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return "|".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in parts)
+
+
+def _read_cache(store: Path) -> dict[str, str]:
+    try:
+        content = json.loads(store.read_text("utf-8"))
+        return {str(k): str(v) for k, v in content.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _write_cache(store: Path, fresh: Mapping[str, str]) -> None:
+    """Best effort: a cache that cannot be written costs time, no result."""
+    partial = store.with_name(f".{store.name}.{os.getpid()}.part")
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(_read_cache(store) | dict(fresh), indent=1), "utf-8")
+        partial.replace(store)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def inputs_record(inputs: Inputs) -> dict[str, Any]:
+    """Inputs as plain data; images by path and hash."""
+    return {
+        "prompt": inputs.prompt,
+        "negative_prompt": inputs.negative_prompt,
+        "seed": inputs.seed,
+        "image": image_record(inputs.image),
+        "last_image": image_record(inputs.last_image),
+    }
+
+
+def image_record(image: Any) -> dict[str, str | None] | None:
+    """Path and hash of an image file; for an image in memory its hash alone."""
+    if image is None:
+        return None
+    if isinstance(image, str | Path):
+        path = Path(image).absolute()
+        return {"file": str(path), "sha256": sha256(path) if path.is_file() else None}
+    import numpy
+
+    pixels: Any = numpy.ascontiguousarray(numpy.asarray(image))
+    return {"file": None, "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
+
+
+def inputs_from(record: Mapping[str, Any]) -> Inputs:
+    """The inputs of a record; an image that was only in memory is None."""
+    from gatekit.family import Inputs
+
+    def image(name: str) -> Path | None:
+        found = record.get(name)
+        return Path(found["file"]) if found and found.get("file") else None
+
+    return Inputs(
+        prompt=record.get("prompt", ""),
+        negative_prompt=record.get("negative_prompt"),
+        image=image("image"),
+        last_image=image("last_image"),
+        seed=record.get("seed", 0),
+    )
+
+
+def fingerprint(plan: Plan, inputs: Inputs) -> str:
+    """Equal for runs that make the same video: a checkpoint of one continues the other."""
+    content = [
+        [
+            p.name,
+            p.field,
+            p.sampler.identity,
+            p.strategy.name,
+            p.history.name,
+            list(p.sigmas),
+            p.strategy.params.model_dump(mode="json"),
+            p.history.params.model_dump(mode="json"),
+        ]
+        for p in plan.phases
+    ]
+    record = inputs_record(inputs)
+    images = [record[k] and record[k]["sha256"] for k in ("image", "last_image")]
+    text = json.dumps(
+        [
+            content,
+            list(plan.family.latent_shape(plan.video)),
+            [inputs.prompt, inputs.negative_prompt, inputs.seed, *images],
+        ]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def versions() -> dict[str, Any]:
+    """Versions of gatekit, Python, what computes, and every plugin."""
+    import gatekit
+    from gatekit.registry import registry
+
+    found: dict[str, Any] = {"gatekit": gatekit.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["plugins"] = {
+        info.name: f"{info.package} {info.version}".strip() for info in registry().plugins.values()
+    }
+    return found
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """Largest memory of this process so far, and of the device where it has its own."""
+    peak: dict[str, int] = {}
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["process_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device.startswith("cuda"):
+        import torch
+
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(device)
+    return peak

@@ -1,0 +1,149 @@
+"""The run folder: what a run leaves beside its video, and what it needs to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit.errors import InputError, OutputError
+from gatekit.output import make_folder, write_atomic
+from gatekit.provenance import fingerprint, inputs_record, versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit.family import Inputs
+    from gatekit.plan import Plan
+    from gatekit.state import Record, State
+
+RECORD, LATENT, CHECKPOINT, LOG = (
+    "run.json",
+    "latent.safetensors",
+    "checkpoint.safetensors",
+    "error.log",
+)
+EVERY = 5.0
+
+
+@dataclass
+class RunFolder:
+    """``OUT.run/``: run.json, the latent, and a checkpoint while the run lasts.
+
+    A checkpoint is written every few seconds, and in any case when the run stops early.
+    """
+
+    path: Path
+    content: dict[str, Any] = field(default_factory=dict[str, Any])
+    records: list[Record] = field(default_factory=list[Any])
+    _latest: State | None = None
+    _written: float = 0.0
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where the checkpoint is."""
+        return self.path / CHECKPOINT
+
+    def begin(self, plan: Plan, inputs: Inputs, out: Path | None) -> None:
+        """Note what is about to run. Raises OutputError before anything was computed."""
+        make_folder(self.path)
+        self.content = {
+            "status": "running",
+            "out": str(out) if out else None,
+            "fingerprint": fingerprint(plan, inputs),
+            "schedule": plan.schedule.to_dict(),
+            "folder": str(plan.schedule.folder) if plan.schedule.folder else None,
+            "inputs": inputs_record(inputs),
+            "seed": inputs.seed,
+            "device": plan.device,
+            "sigmas": list(plan.run_sigmas),
+            "phases": plan.to_json()["phases"],
+            "warnings": list(plan.warnings),
+            "versions": versions(),
+        }
+        self._write()
+        self._written = time.monotonic()
+
+    def restore(self, earlier: RunFolder) -> State:
+        """The state an earlier run stopped in, its records kept for run.json.
+
+        Raises:
+            InputError: There is no checkpoint, or it is of another run.
+        """
+        from gatekit.state import Record, State
+
+        if earlier.content.get("fingerprint") != self.content["fingerprint"]:
+            raise InputError(
+                "the run to resume had another schedule, prompt, seed or weights",
+                where=str(earlier.path),
+                remedy="leave out what changed, or start anew without --resume",
+            )
+        state = State.load(earlier.checkpoint_file)
+        done = [Record(**entry) for entry in earlier.content.get("steps", [])]
+        self.records = [record for record in done if record.step < state.step]
+        return state
+
+    def checkpoint(self, state: State, record: Record) -> None:
+        """Remember a state; write it if the last one written is old."""
+        self._latest = state
+        self.records.append(record)
+        if time.monotonic() - self._written >= EVERY:
+            self.flush()
+
+    def flush(self) -> bool:
+        """Write the latest state; whether there is one."""
+        if self._latest is None:
+            return self.checkpoint_file.exists()
+        self._latest.save(self.checkpoint_file)
+        self.content["steps"] = [asdict(record) for record in self.records]
+        self._write()
+        self._written = time.monotonic()
+        return True
+
+    def save_latent(self, latent: Tensor) -> Path:
+        """Write ``latent.safetensors``: ``latent`` float32 ``[C, T, H, W]``."""
+        from safetensors.torch import save
+
+        tensors = {"latent": latent.detach().float().cpu().contiguous()}
+        data = save(tensors, metadata={"format": "gatekit-latent-1"})
+        return write_atomic(self.path / LATENT, data)
+
+    def finish(self, **facts: Any) -> None:
+        """Note what came of it, and take the checkpoint away."""
+        self.content |= {"status": "done", "steps": [asdict(r) for r in self.records], **facts}
+        self._write()
+        with contextlib.suppress(OSError):
+            self.checkpoint_file.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        text = json.dumps(self.content, indent=1, ensure_ascii=False) + "\n"
+        write_atomic(self.path / RECORD, text.encode())
+
+    def log(self, text: str) -> Path | None:
+        """Keep a traceback; where it went, or None."""
+        try:
+            return write_atomic(self.path / LOG, text.encode()) if self.path.is_dir() else None
+        except OutputError:
+            return None
+
+
+def open_run_folder(path: str | Path) -> RunFolder:
+    """An earlier run's folder.
+
+    Raises:
+        InputError: No run folder.
+    """
+    folder = Path(path)
+    try:
+        content = json.loads((folder / RECORD).read_text("utf-8"))
+        content["fingerprint"], content["schedule"], content["inputs"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InputError(
+            "no run folder",
+            where=str(folder),
+            remedy=f"name the folder that holds {RECORD}, such as out.mp4.run",
+        ) from exc
+    return RunFolder(folder, content)
