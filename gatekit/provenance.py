@@ -133,14 +133,9 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
     """Equal for runs that make the same video: a checkpoint of one continues the other."""
     content = [
         [
-            p.name,
-            p.field,
-            p.sampler.identity,
-            p.strategy.name,
-            p.history.name,
+            *(p.name, p.field, p.sampler.identity, p.strategy.name, p.history.name),
+            *(part.params.model_dump(mode="json") for part in (p.strategy, p.history)),
             list(p.sigmas),
-            p.strategy.params.model_dump(mode="json"),
-            p.history.params.model_dump(mode="json"),
         ]
         for p in plan.phases
     ]

@@ -59,6 +59,7 @@ class Resolver:
             for i, (phase, sigmas) in enumerate(zip(schedule.phases, parts.sigmas, strict=True))
         )
         facts = self._facts(variants)
+        self._check_components(family)
         if require_files and self.missing:
             raise missing_error(self.missing)
         return Plan(
@@ -118,6 +119,17 @@ class Resolver:
             if component.tokenizer
             else None,
         )
+
+    def _check_components(self, family: ModelFamily) -> None:
+        """Let a family that can do so check the headers of its components."""
+        check = getattr(family, "check_components", None)
+        parts = (family.components.text_encoder, family.components.vae)
+        if check is None or any(part is not None and part.file is None for part in parts):
+            return
+        try:
+            check()
+        except UserError as exc:
+            raise relocated(exc, self.schedule.source.file) from exc
 
     def _found(self, name: str, at: KeyPath, files: Finder) -> Path | None:
         path = files.find(name)

@@ -139,7 +139,8 @@ def open_run_folder(path: str | Path) -> RunFolder:
     folder = Path(path)
     try:
         content = json.loads((folder / RECORD).read_text("utf-8"))
-        content["fingerprint"], content["schedule"], content["inputs"]
+        if not {"fingerprint", "schedule", "inputs"} <= set(content):
+            raise KeyError(RECORD)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise InputError(
             "no run folder",
