@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from gatekit.errors import InputError
 from gatekit.history import HistoryPolicy
+from gatekit.ledger import Checkpoint, Observer
 from gatekit.noise import NoiseSource
 from gatekit.path import as_path
 from gatekit.phase import Phase
-from gatekit.runner import Checkpoint, Observer, run_stages
+from gatekit.runner import run_stages
 from gatekit.sampler import Sampler
 from gatekit.sigmas import as_sigmas
 from gatekit.stage import Denoiser, Stage, plain
@@ -124,7 +126,7 @@ def trace_phases(
     """``sample_phases``, with the final state and the record of each interval."""
     noise_path = as_path(path)
     stages = [make_stage(phase, i, noise_path) for i, phase in enumerate(phases)]
-    for i, (a, b) in enumerate(zip(stages, stages[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(stages)):
         if abs(a.sigmas[-1] - b.sigmas[0]) > 1e-6:
             raise InputError(
                 f"{b.name} starts at another sigma than {a.name} ends at",

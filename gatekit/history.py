@@ -131,9 +131,12 @@ class Auto(HistoryPolicy):
         newest, older = state.past[:2]
         ratio = (state.sigma - newest.sigma) / (newest.sigma - older.sigma)
         predicted = newest.denoised + ratio * (newest.denoised - older.denoised)
-        moved = (predicted - newest.denoised).norm()
-        jump = (denoised - predicted).norm()
-        rho = float(jump / moved) if float(moved) > 0.0 else (0.0 if float(jump) == 0.0 else 1e30)
+        moved, jump = _norm(predicted - newest.denoised), _norm(denoised - predicted)
+        rho = jump / moved if moved > 0.0 else (0.0 if jump == 0.0 else float("inf"))
         if rho <= self.params.threshold:
             return replace(state, ahead=denoised, note=f"auto: carry, rho {rho:.3g}")
         return replace(state.forget(), ahead=denoised, note=f"auto: reset, rho {rho:.3g}")
+
+
+def _norm(x: Tensor) -> float:
+    return float(x.square().sum().sqrt())

@@ -76,7 +76,7 @@ class NoiseSource:
 
         keys = self._keys(shape[0])
         values = self._deviates(keys, math.prod(shape[1:]), step, purpose, visit)
-        return torch.from_numpy(values).reshape(tuple(shape)).to(dtype or torch.float32)
+        return _tensor(values).reshape(tuple(shape)).to(dtype or torch.float32)
 
     def like(self, x: Tensor, *, step: int, purpose: str = "step", visit: int = 0) -> Tensor:
         """``normal`` with the shape, dtype and device of ``x`` ``[B, ...]``."""
@@ -99,8 +99,6 @@ class NoiseSource:
         Raises:
             InputError: A place outside [0, 1], or the two coincide.
         """
-        import torch
-
         scale = 1 << BROWNIAN_DEPTH
         if not (0.0 <= start <= 1.0 and 0.0 <= to <= 1.0):
             raise InputError("Brownian places lie in [0, 1]", value=(start, to))
@@ -108,15 +106,15 @@ class NoiseSource:
         if places[0] == places[1]:
             raise InputError("a Brownian increment over no interval", value=(start, to))
         shape = tuple(x.shape)
-        walk = {p: self._walk.get((p, shape, visit)) for p in places}
-        for place, value in walk.items():
-            if value is None:
-                walk[place] = self._brownian_at(place, shape, visit)
+        a, b = (self._remembered(place, shape, visit) for place in places)
         # Only a memo: the next interval starts where this one ends.
-        self._walk = {(place, shape, visit): value for place, value in walk.items()}
-        increment = (walk[places[0]] - walk[places[1]]) / math.sqrt(abs(places[0] - places[1]))
-        increment *= math.sqrt(scale)
-        return torch.from_numpy(increment).reshape(shape).to(x.dtype).to(x.device)
+        self._walk = {(places[0], shape, visit): a, (places[1], shape, visit): b}
+        increment = (a - b) * math.sqrt(scale / abs(places[0] - places[1]))
+        return _tensor(increment).reshape(shape).to(x.dtype).to(x.device)
+
+    def _remembered(self, place: int, shape: tuple[int, ...], visit: int) -> Any:
+        known = self._walk.get((place, shape, visit))
+        return self._brownian_at(place, shape, visit) if known is None else known
 
     def _keys(self, batch: int) -> list[tuple[int, int]]:
         if isinstance(self.seed, int):
@@ -139,7 +137,9 @@ class NoiseSource:
         counter = numpy.array([0, step, purpose_word(purpose), visit], dtype=numpy.uint64)
         out = numpy.empty((len(keys), 2 * pairs))
         for row, key in zip(out, keys, strict=True):
-            generator = numpy.random.Philox(key=numpy.array(key, dtype=numpy.uint64), counter=counter)
+            generator = numpy.random.Philox(
+                key=numpy.array(key, dtype=numpy.uint64), counter=counter
+            )
             words: Any = generator.random_raw(2 * pairs) >> numpy.uint64(11)
             radius = numpy.sqrt(-2.0 * numpy.log((words[:pairs] + 1.0) * 2.0**-53))
             angle = words[pairs:] * (2.0 * math.pi * 2.0**-53)
@@ -166,3 +166,9 @@ class NoiseSource:
         if place == low:
             return w_low if low else w_high * 0.0
         return w_high
+
+
+def _tensor(values: Any) -> Tensor:
+    import torch
+
+    return torch.from_numpy(values)  # pyright: ignore[reportUnknownMemberType]

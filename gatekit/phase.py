@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatekit.params import PhaseParams
@@ -64,4 +65,4 @@ class Phase(ABC):
 
     def intervals(self) -> tuple[tuple[float, float], ...]:
         """Intervals expected from ``sigmas[0]``, in order, for the plan."""
-        return tuple(zip(self.sigmas, self.sigmas[1:], strict=False))
+        return tuple(pairwise(self.sigmas))

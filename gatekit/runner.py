@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError, PluginError
+from gatekit.ledger import Checkpoint, Ledger, Observer
 from gatekit.phase import Renoise, Step
 from gatekit.sampler import StepContext, StepResult, StretchContext
 from gatekit.stage import Engine, Stage
-from gatekit.state import Evaluation, Record, State, Trajectory
+from gatekit.state import Evaluation, State, Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gatekit.noise import NoiseSource
     from gatekit.path import Path
-
-Observer = Callable[[State, Record, "Tensor"], None]
-Checkpoint = Callable[[State, Record], None]
 
 
 def run_stages(
@@ -66,7 +63,8 @@ def run_stages(
         raise InputError("a run needs at least one phase")
     if resume_from is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-        state = State(x=x.to(dtype), sigma=stages[0].sigmas[0])
+        sigma = stages[0].sigmas[0]
+        state = State(x=x.to(dtype), sigma=sigma, visited=(sigma,))
     elif resume_from.phase >= len(stages):
         raise InputError("the saved state belongs to another run", value=resume_from.phase)
     else:
@@ -79,14 +77,11 @@ def run_stages(
         path,
         engine,
         tuple(joined if run_sigmas is None else run_sigmas),
-        tuple(observers),
-        checkpoint,
-        hooks,
-        plan,
+        Ledger(engine, tuple(observers), checkpoint, hooks),
     )
     with torch.no_grad():
         try:
-            return run.go(state, fresh=resume_from is None)
+            return run.go(state, plan)
         finally:
             engine.release()
 
@@ -97,39 +92,29 @@ class _Run:
     path: Path
     engine: Engine
     run_sigmas: tuple[float, ...]
-    observers: tuple[Observer, ...]
-    checkpoint: Checkpoint | None
-    hooks: Any
-    plan: Any
-    records: list[Record] = field(default_factory=list[Record])
-    _clock: float = 0.0
-    _boundary_seconds: float = 0.0
-    _recorded: tuple[int, int] = (0, 0)
+    ledger: Ledger
 
-    def go(self, state: State, fresh: bool) -> Trajectory:
-        if fresh:
-            state = replace(state, visited=(state.sigma,))
-        self._tell("run_start", plan=self.plan, state=state)
-        self._tell("phase_start", phase=self.stages[state.phase].name, state=state)
+    def go(self, state: State, plan: Any) -> Trajectory:
+        self.ledger.tell("run_start", plan=plan, state=state)
+        self.ledger.tell("phase_start", phase=self.stages[state.phase].name, state=state)
         while True:
             stage = self.stages[state.phase]
-            for state in self._intervals(stage, state):
-                pass
-            self._tell("phase_end", phase=stage.name, state=state)
+            for after in self._intervals(stage, state):
+                state = after
+            self.ledger.tell("phase_end", phase=stage.name, state=state)
             if state.phase + 1 == len(self.stages):
                 break
             state = self._cross(state, stage, self.stages[state.phase + 1])
-            self._tell("phase_start", phase=self.stages[state.phase].name, state=state)
+            self.ledger.tell("phase_start", phase=self.stages[state.phase].name, state=state)
         self.engine.check()
         self.engine.release()
-        self._tell("run_end", plan=self.plan, state=state)
-        return Trajectory(state, tuple(self.records))
+        self.ledger.tell("run_end", plan=plan, state=state)
+        return Trajectory(state, tuple(self.ledger.records))
 
     def _intervals(self, stage: Stage, state: State) -> Iterator[State]:
         """Every state the stage passes through after ``state``."""
         if stage.sampler.integrate is not None:
-            for state in self._stretch(stage, state):
-                yield state
+            yield from self._stretch(stage, state)
             return
         while (move := stage.strategy.next(state)) is not None:
             match move:
@@ -163,7 +148,7 @@ class _Run:
         self.engine.ensure(stage)
         self.engine.step, self.engine.visit = state.step, state.visit
         self.engine.drew = False
-        self._clock = time.perf_counter()
+        self.ledger.start()
 
     def _context(self, stage: Stage, state: State, to: float) -> StepContext:
         below = [s for s in stage.sigmas if s < state.sigma]
@@ -200,7 +185,7 @@ class _Run:
             sampler=stage.sampler.identity,
             note="",
         )
-        self._record(stage, state, after, stage.sampler.name, result.denoised)
+        self.ledger.add(stage, state, after, stage.sampler.name, result.denoised)
         return after
 
     def _rise(self, stage: Stage, state: State, to: float) -> State:
@@ -211,7 +196,7 @@ class _Run:
                 where=f"phase {stage.name}",
                 value=to,
             )
-        self._clock = time.perf_counter()
+        self.ledger.start()
         fresh = self.engine.source.like(state.x, step=state.step, purpose="renoise")
         raised = state.displaced(self.path.renoise(state.x, state.sigma, to, fresh))
         after = replace(
@@ -222,9 +207,10 @@ class _Run:
             past=tuple(p for p in raised.past if p.sigma > to),
             memory={},
             visited=(*state.visited, to),
+            note="",
         )
         latest = state.past[0].denoised if state.past else state.x
-        self._record(stage, state, after, "renoise", latest)
+        self.ledger.add(stage, state, after, "renoise", latest)
         return after
 
     def _stretch(self, stage: Stage, state: State) -> Iterator[State]:
@@ -268,7 +254,7 @@ class _Run:
                 state, self._timed(leaving), lambda s, d: self._correct(leaving, s, d)
             )
         engine.release()
-        crossed = self._ask("cross_boundary", state, leaving.name, entering.name)
+        crossed = self.ledger.ask("cross_boundary", state, leaving.name, entering.name)
         if crossed is not None:
             state = crossed if crossed.x is state.x else crossed.displaced(crossed.x)
         if not same:
@@ -288,10 +274,8 @@ class _Run:
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             self.engine.ensure(stage)
-            began = time.perf_counter()
-            denoised = self.engine.denoise(x, sigma)
-            self._boundary_seconds += time.perf_counter() - began
-            return denoised
+            with self.ledger.boundary():
+                return self.engine.denoise(x, sigma)
 
         return denoise
 
@@ -304,33 +288,6 @@ class _Run:
         wants = (max(s.sampler.history, s.strategy.history, s.history.history) for s in self.stages)
         return max(1, *wants)
 
-    def _record(
-        self, stage: Stage, before: State, after: State, sampler: str, denoised: Tensor
-    ) -> None:
-        nfe, passes = self._recorded
-        self._recorded = (self.engine.nfe, self.engine.passes)
-        record = Record(
-            step=before.step,
-            phase=stage.name,
-            sigma=before.sigma,
-            sigma_next=after.sigma,
-            nfe=self.engine.nfe - nfe,
-            passes=self.engine.passes - passes,
-            seconds=time.perf_counter() - self._clock + self._boundary_seconds,
-            field=stage.field,
-            sampler=sampler,
-            note=before.note,
-        )
-        self._boundary_seconds = 0.0
-        self.records.append(record)
-        if self.checkpoint is not None or self.observers or self.hooks is not None:
-            self.engine.check()
-        if self.checkpoint is not None:
-            self.checkpoint(after, record)
-        for observer in self.observers:
-            observer(after, record, denoised)
-        self._tell("step_end", state=after, record=record, denoised=denoised)
-
     def _check_result(self, stage: Stage, state: State, result: Any) -> None:
         x = getattr(result, "x", None)
         if x is None or x.shape != state.x.shape or x.dtype != state.x.dtype:
@@ -340,13 +297,3 @@ class _Run:
                 where=f"phase {stage.name}, sigma {state.sigma:.6g}",
                 value=type(result).__name__ if x is None else (tuple(x.shape), x.dtype),
             )
-
-    def _tell(self, event: str, **arguments: Any) -> None:
-        if self.hooks is not None:
-            getattr(self.hooks, f"gatekit_{event}")(**arguments)
-
-    def _ask(self, question: str, state: State, leaving: str, entering: str) -> State | None:
-        if self.hooks is None:
-            return None
-        hook = getattr(self.hooks, f"gatekit_{question}")
-        return hook(state=state, leaving=leaving, entering=entering)

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What the runner lends to a context."""
 
-    def denoise(self, x: Tensor, sigma: float) -> Tensor: ...
-    def noise(self, like: Tensor, purpose: str) -> Tensor: ...
-    def brownian(self, like: Tensor, start: float, to: float) -> Tensor: ...
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """D(x, sigma), metered."""
+        ...
+
+    def noise(self, like: Tensor, purpose: str) -> Tensor:
+        """Noise of this step."""
+        ...
+
+    def brownian(self, like: Tensor, start: float, to: float) -> Tensor:
+        """Increment of the run's Brownian path."""
+        ...
 
 
 @dataclass(frozen=True)

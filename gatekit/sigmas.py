@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from gatekit.errors import InputError, ScheduleError
@@ -65,7 +66,7 @@ class SigmaGrid(ABC):
                 remedy="let the boundary lie below the sigma where the phase starts",
             )
         sigmas = (start, *self.points(start, end, steps)[1:-1], end)
-        if len(sigmas) != steps + 1 or any(a <= b for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        if len(sigmas) != steps + 1 or any(a <= b for a, b in pairwise(sigmas)):
             raise ScheduleError(
                 f"grid {self.name!r} cannot place {steps} steps between sigma {start:.6g} "
                 f"and {end:.6g}",
@@ -88,14 +89,14 @@ def as_sigmas(values: Iterable[Any], path: Path | None = None) -> tuple[float, .
         raise InputError(
             "a run needs at least two sigmas", value=sigmas, remedy="such as [1.0, 0.5, 0.0]"
         )
-    if not all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False)) or sigmas[-1] < 0.0:
+    if not all(a > b for a, b in pairwise(sigmas)) or sigmas[-1] < 0.0:
         raise InputError(
-            "sigmas must descend strictly to 0 or above", value=sigmas, remedy="sort and de-duplicate"
+            "sigmas must descend strictly to 0 or above",
+            value=sigmas,
+            remedy="sort and de-duplicate",
         )
     if sigmas[0] > limit or math.isinf(sigmas[0]):
-        raise InputError(
-            f"sigmas on this path are finite and at most {limit:g}", value=sigmas[0]
-        )
+        raise InputError(f"sigmas on this path are finite and at most {limit:g}", value=sigmas[0])
     return sigmas
 
 
@@ -119,7 +120,7 @@ def partition(
     """
     names = names or [f"phases[{i}]" for i in range(len(untils))]
     bounds = [0.0 if until is None else until for until in untils]
-    for i, (above, below) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for i, (above, below) in enumerate(pairwise(bounds)):
         if below >= above:
             raise ScheduleError(
                 f"boundary of {names[i + 1]} does not lie below that of {names[i]} ({above:.6g})",

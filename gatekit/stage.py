@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from gatekit.noise import NoiseSource
     from gatekit.path import Path
-    from gatekit.state import State
 
 Memory = Mapping[str, Any]
 Evaluate = Callable[["Tensor", float, Memory], tuple["Tensor", Memory]]

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from gatekit.errors import InputError, OutputError
@@ -95,7 +95,7 @@ class State:
         Raises:
             OutputError: It could not be written; nothing is left under ``path``.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
         path = Path(path)
         tensors: dict[str, Tensor] = {}
@@ -111,7 +111,9 @@ class State:
         except Exception as error:
             partial.unlink(missing_ok=True)
             raise OutputError(
-                f"the state could not be written: {error}", where=str(path), remedy="free some space"
+                f"the state could not be written: {error}",
+                where=str(path),
+                remedy="free some space",
             ) from error
 
     @classmethod
@@ -121,12 +123,14 @@ class State:
         Raises:
             InputError: No such file, a damaged one, or another kind of file.
         """
-        from safetensors import safe_open
+        import safetensors
+
+        safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
 
         try:
-            with safe_open(path, framework="pt", device=device) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            with safe_open(path, framework="pt", device=device) as opened:
+                metadata: dict[str, str] = opened.metadata() or {}
+                tensors: dict[str, Tensor] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
         except Exception as error:
             raise InputError(
                 f"no readable checkpoint: {error}",
@@ -154,11 +158,10 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[int, str]) -> Any:
         content = {f.name: _pack(getattr(value, f.name), tensors, names) for f in fields(value)}
         return {f"${type(value).__name__}": content}
     if isinstance(value, Mapping):
-        items: Mapping[str, Any] = value
-        return {"$map": {key: _pack(item, tensors, names) for key, item in items.items()}}
+        items = cast("Mapping[str, Any]", value).items()
+        return {"$map": {key: _pack(item, tensors, names) for key, item in items}}
     if isinstance(value, (tuple, list)):
-        values: tuple[Any, ...] = tuple(value)
-        return [_pack(item, tensors, names) for item in values]
+        return [_pack(item, tensors, names) for item in cast("list[Any]", value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise OutputError(
@@ -170,12 +173,10 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[int, str]) -> Any:
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
-        values: list[Any] = value
-        return tuple(_unpack(item, tensors) for item in values)
+        return tuple(_unpack(item, tensors) for item in cast("list[Any]", value))
     if not isinstance(value, dict):
         return value
-    tagged: dict[str, Any] = value
-    ((tag, content),) = tagged.items()
+    ((tag, content),) = cast("dict[str, Any]", value).items()
     if tag == "$tensor":
         return tensors[content]
     items = {key: _unpack(item, tensors) for key, item in content.items()}

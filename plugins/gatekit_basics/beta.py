@@ -61,7 +61,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """x with I_x(a, b) = p, by bisection to the last bit."""
+    """The x with I_x(a, b) = p, by bisection to the last bit."""
     low, high = 0.0, 1.0
     if p in (low, high):
         return p

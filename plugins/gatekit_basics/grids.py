@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pydantic import Field, field_validator
 
@@ -11,7 +12,7 @@ from gatekit import GridParams, ScheduleError, SigmaGrid
 
 
 def shifted(u: float, shift: float) -> float:
-    """s = shift u / (1 + (shift - 1) u): 0 stays 0, 1 stays 1."""
+    """Shift the noise level: s = shift u / (1 + (shift - 1) u): 0 stays 0, 1 stays 1."""
     return 1.0 if u == 1.0 else shift * u / (1.0 + (shift - 1.0) * u)
 
 
@@ -140,7 +141,7 @@ class ExplicitParams(GridParams):
     @field_validator("values")
     @classmethod
     def _descending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if any(a <= b for a, b in zip(values, values[1:], strict=False)) or values[-1] != 0.0:
+        if any(a <= b for a, b in pairwise(values)) or values[-1] != 0.0:
             raise ValueError("sigmas must descend strictly and end with 0")
         return values
 

@@ -48,14 +48,16 @@ class CFG(Guidance):
 
     def __init__(self, params: GuidanceParams | None = None) -> None:
         super().__init__(params)
-        if self.params.scale == 1.0:
-            self.needs = ("positive",)
+        assert isinstance(self.params, CFGParams)
+        self.scale = self.params.scale
+        if self.scale == 1.0:
+            self.needs = ("positive",)  # pyright: ignore[reportAttributeAccessIssue]
 
     def velocity(
         self, predict: Predict, x: Tensor, sigma: float, memory: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
         """Guided velocity; velocities and denoised predictions mix alike."""
-        if self.params.scale == 1.0:
+        if self.scale == 1.0:
             return predict(x, sigma, ("positive",))[0], memory
         positive, negative = predict(x, sigma, ("positive", "negative"))
-        return negative + self.params.scale * (positive - negative), memory
+        return negative + self.scale * (positive - negative), memory

@@ -73,14 +73,15 @@ class UniPC(Sampler):
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
         """The step that led to (c.x, c.sigma), redone with D there; c.x where it cannot be."""
-        if not (self.params.corrector and c.past and c.past[0].start is not None):
+        start = c.past[0].start if c.past else None
+        if start is None or not self.params.corrector:
             return c.x
         # As many evaluations as the predictor of that step had.
         past = c.past[: min(self.params.order, c.steps_left + 1)]
         nodes, values = _columns((c.sigma, denoised), past)
         last = past[0]
         estimate = self._blend(c.path, last.sigma, c.sigma, nodes, values, implicit=True)
-        return c.transfer(last.start, estimate, c.sigma, start=last.sigma)
+        return c.transfer(start, estimate, c.sigma, start=last.sigma)
 
     def _blend(
         self,
@@ -130,12 +131,14 @@ def bh2_weights(
         implicit: Whether the first node is the end of the step.
     """
     at = [path.coordinate(coordinate, node) for node in nodes]
-    start, h = path.coordinate(coordinate, sigma), 0.0
+    start = path.coordinate(coordinate, sigma)
     h = path.coordinate(coordinate, sigma_next) - start
     base = 1 if implicit else 0
     others = [j for j in range(len(nodes)) if j != base and math.isfinite(at[j])]
     ratios = [1.0 if j == 0 else (at[j] - start) / h for j in others]
-    rho = [0.5] if len(others) == 1 and len(nodes) == 2 else _solve(ratios, _moments(h, len(others)))
+    rho = (
+        [0.5] if len(others) == 1 and len(nodes) == 2 else _solve(ratios, _moments(h, len(others)))
+    )
     weights = [0.0] * len(nodes)
     for j, r, share in zip(others, ratios, rho, strict=True):
         weights[j] = share / r
@@ -144,7 +147,7 @@ def bh2_weights(
 
 
 def _moments(h: float, count: int) -> list[float]:
-    """k! phi_{k+1}(-h) h / (1 - e^-h) for k = 1..count, the right sides of the system."""
+    """The right sides of the system: k! phi_{k+1}(-h) h / (1 - e^-h) for k = 1..count."""
     if math.isinf(h):
         return [1.0] * count
     phi, factorial, moments = math.expm1(-h) / -h - 1.0, 1.0, list[float]()
@@ -156,7 +159,7 @@ def _moments(h: float, count: int) -> list[float]:
 
 
 def _solve(ratios: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """rho of sum_j rho_j r_j^(k-1) = moments_k (Vandermonde), by the Lagrange basis."""
+    """Solve for rho: sum_j rho_j r_j^(k-1) = moments_k (Vandermonde), by the Lagrange basis."""
     solution: list[float] = []
     for j, r in enumerate(ratios):
         coefficients, scale = [1.0], 1.0

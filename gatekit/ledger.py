@@ -1,0 +1,82 @@
+"""Ledger: the records of a run, and everybody who is told of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gatekit.stage import Engine, Stage
+from gatekit.state import Record, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Observer = Callable[[State, Record, "Tensor"], None]
+Checkpoint = Callable[[State, Record], None]
+
+
+@dataclass
+class Ledger:
+    """Meters intervals, keeps their records, tells checkpoint, observers and hooks."""
+
+    engine: Engine
+    observers: tuple[Observer, ...] = ()
+    checkpoint: Checkpoint | None = None
+    hooks: Any = None
+    records: list[Record] = field(default_factory=list[Record])
+    _clock: float = 0.0
+    _boundary: float = 0.0
+    _nfe: int = 0
+    _passes: int = 0
+
+    def start(self) -> None:
+        """An interval begins; whatever is loaded has been loaded."""
+        self._clock = time.perf_counter()
+
+    @contextmanager
+    def boundary(self) -> Iterator[None]:
+        """Time an evaluation at a boundary; it counts for the interval after it."""
+        began = time.perf_counter()
+        yield
+        self._boundary += time.perf_counter() - began
+
+    def add(
+        self, stage: Stage, before: State, after: State, sampler: str, denoised: Tensor
+    ) -> None:
+        """An interval has ended."""
+        record = Record(
+            step=before.step,
+            phase=stage.name,
+            sigma=before.sigma,
+            sigma_next=after.sigma,
+            nfe=self.engine.nfe - self._nfe,
+            passes=self.engine.passes - self._passes,
+            seconds=time.perf_counter() - self._clock + self._boundary,
+            field=stage.field,
+            sampler=sampler,
+            note=before.note,
+        )
+        self._nfe, self._passes, self._boundary = self.engine.nfe, self.engine.passes, 0.0
+        self.records.append(record)
+        if self.checkpoint is not None or self.observers or self.hooks is not None:
+            self.engine.check()
+        if self.checkpoint is not None:
+            self.checkpoint(after, record)
+        for observer in self.observers:
+            observer(after, record, denoised)
+        self.tell("step_end", state=after, record=record, denoised=denoised)
+
+    def tell(self, event: str, **arguments: Any) -> None:
+        """Call the observing hook ``gatekit_<event>``."""
+        if self.hooks is not None:
+            getattr(self.hooks, f"gatekit_{event}")(**arguments)
+
+    def ask(self, question: str, state: State, leaving: str, entering: str) -> State | None:
+        """Call a hook whose first result wins."""
+        if self.hooks is None:
+            return None
+        hook = getattr(self.hooks, f"gatekit_{question}")
+        return hook(state=state, leaving=leaving, entering=entering)
