@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from gatekit import WeightsError
 
-from .header import AGAIN, Header, TensorInfo, file_size
+from .header import AGAIN, Header, TensorInfo, file_size, printable
 
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -91,7 +91,7 @@ def _tensor_entry(reader: _Reader) -> tuple[str, tuple[int, ...], str, int, int]
     name = reader.string()
     number = reader.scalar("<I")
     if not 1 <= number <= 8:
-        raise reader.bad(f"'{name[:80]}' has {number} dimensions")
+        raise reader.bad(f"'{printable(name)}' has {number} dimensions")
     shape = tuple(reader.scalar("<Q") for _ in range(number))[::-1]
     kind, offset = reader.scalar("<I"), reader.scalar("<Q")
     try:
@@ -99,12 +99,12 @@ def _tensor_entry(reader: _Reader) -> tuple[str, tuple[int, ...], str, int, int]
         block, block_bytes = GGML_QUANT_SIZES[kind]
     except (ValueError, KeyError) as error:
         raise WeightsError(
-            f"'{name[:80]}' has tensor type {kind}, which this version does not know",
+            f"'{printable(name)}' has tensor type {kind}, which this version does not know",
             where=str(reader.path),
             remedy="update the package 'gguf', or use a file of another type",
         ) from error
     if shape[-1] % block:
-        raise reader.bad(f"'{name[:80]}': rows of {shape[-1]} are no multiple of {block}")
+        raise reader.bad(f"'{printable(name)}': rows of {shape[-1]} are no multiple of {block}")
     return name, shape, kind.name, offset, prod(shape) // block * block_bytes
 
 
@@ -141,10 +141,10 @@ def read_gguf_header(path: Path) -> Header:
     tensors: dict[str, TensorInfo] = {}
     for name, shape, kind, offset, nbytes in entries:
         if name in tensors:
-            raise reader.bad(f"'{name[:80]}' occurs twice")
+            raise reader.bad(f"'{printable(name)}' occurs twice")
         if start + offset + nbytes > size:
             raise reader.bad(
-                f"'{name[:80]}' ends at byte {start + offset + nbytes:,}, the file at byte "
+                f"'{printable(name)}' ends at byte {start + offset + nbytes:,}, the file at byte "
                 f"{size:,}: truncated"
             )
         shape = _original_shape(metadata.get(f"comfy.gguf.orig_shape.{name}"), shape)

@@ -82,6 +82,11 @@ class Header:
         return sum(t.nbytes for t in self.tensors.values())
 
 
+def printable(name: str) -> str:
+    """A name out of a file that may be damaged, fit for one line."""
+    return "".join(c if c.isprintable() else "?" for c in name[:80])
+
+
 def file_size(path: Path) -> int:
     """Size of a file; WeightsError where it cannot be read."""
     if path.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 from gatekit import WeightsError
 
-from .header import AGAIN, Header, TensorInfo, file_size
+from .header import AGAIN, Header, TensorInfo, file_size, printable
 
 _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -27,14 +27,16 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> TensorI
         kind, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
         begin, end = (int(n) for n in entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(path, f"the entry of '{name[:80]}' is malformed") from error
+        raise _bad(path, f"the entry of '{printable(name)}' is malformed") from error
     if min((*shape, begin, end - begin), default=0) < 0 or start + end > size:
         raise _bad(
             path,
-            f"'{name[:80]}' ends at byte {start + end:,}, the file at byte {size:,}: truncated",
+            f"'{printable(name)}' ends at byte {start + end:,}, the file at byte {size:,}: truncated",
         )
     if kind in _BYTES and prod(shape) * _BYTES[kind] != end - begin:
-        raise _bad(path, f"'{name[:80]}' of shape {list(shape)[:8]} has {end - begin:,} bytes")
+        raise _bad(
+            path, f"'{printable(name)}' of shape {list(shape)[:8]} has {end - begin:,} bytes"
+        )
     return TensorInfo(name, shape, kind, start + begin, end - begin)
 
 

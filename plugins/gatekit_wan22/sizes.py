@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gatekit import WeightsError
 
 from . import layout_transformer as layout
-from .header import Header, TensorInfo
+from .header import Header, TensorInfo, printable
 
 HEAD_DIM = 128
 FREQ_DIM = 256
@@ -88,7 +88,7 @@ def official_tensors(header: Header) -> dict[str, TensorInfo]:
 
 def few(names: Iterable[str]) -> str:
     """The first three names and how many more."""
-    names = sorted(names)
+    names = sorted(map(printable, names))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -108,7 +108,7 @@ def _foreign(header: Header, tensors: Mapping[str, TensorInfo]) -> WeightsError:
     elif any(n.startswith("double_blocks.") for n in tensors):
         seems = "a Flux or Hunyuan model, not a Wan diffusion model"
     if isinstance(architecture, str):
-        seems += f" (architecture '{architecture[:40]}')"
+        seems += f" (architecture '{printable(architecture)[:40]}')"
     return WeightsError(
         f"{seems}: {len(tensors)} tensors, such as {few(tensors)[:200] or 'none'}",
         where=str(header.path),
@@ -128,10 +128,8 @@ def read_sizes(header: Header) -> TransformerSizes:
         WeightsError: Another model, or tensors that are missing, unexpected or misshapen.
     """
     where, tensors = str(header.path), official_tensors(header)
-    if not all(mark in tensors for mark in MARKS):
-        have = sum(mark in tensors for mark in MARKS)
-        if not have or "patch_embedding.weight" not in tensors:
-            raise _foreign(header, tensors)
+    if not any(mark in tensors for mark in MARKS):
+        raise _foreign(header, tensors)
     if any(n.startswith("img_emb.") for n in tensors):
         raise WeightsError(
             "a Wan 2.1 image-to-video model with a CLIP branch",
@@ -139,15 +137,21 @@ def read_sizes(header: Header) -> TransformerSizes:
             remedy="not in this version; Wan 2.2 has no such branch",
         )
 
-    def shape(name: str, rank: int) -> Shape:
+    def tensor(name: str) -> TensorInfo:
         if name not in tensors:
             raise WeightsError(
                 f"a Wan model without '{name}'", where=where, remedy="get a complete file"
             )
-        found = tensors[name].shape
+        return tensors[name]
+
+    def shape(name: str, rank: int) -> Shape:
+        found = tensor(name).shape
         if len(found) != rank:
             raise WeightsError(
-                f"'{name}' has {len(found)} dimensions, not {rank}", where=where, value=list(found)
+                f"'{name}' has {len(found)} dimensions, not {rank}",
+                where=where,
+                value=list(found),
+                remedy="the file mixes models, or is damaged",
             )
         return found
 
@@ -158,7 +162,7 @@ def read_sizes(header: Header) -> TransformerSizes:
         dim=dim,
         ffn_dim=shape("blocks.0.ffn.0.weight", 2)[0],
         layers=max(numbers) + 1,
-        in_channels=patch_channels(tensors["patch_embedding.weight"], dim),
+        in_channels=patch_channels(tensor("patch_embedding.weight"), dim),
         out_channels=shape("head.head.bias", 1)[0] // 4,
         text_dim=text_dim,
     )

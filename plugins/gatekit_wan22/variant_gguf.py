@@ -32,7 +32,7 @@ class GGUFVariant(WanVariant):
     name: ClassVar[str] = "gguf"
     Params: ClassVar[type[VariantParams]] = GGUFParams
     file_format: ClassVar[str] = "gguf"
-    params: GGUFParams
+    params: GGUFParams  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _check_types(self, header: Header) -> None:
         from .dequantise import readable_types

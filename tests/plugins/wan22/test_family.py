@@ -1,0 +1,218 @@
+"""The family: sizes, inputs, encoding and decoding with small parts."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from gatekit import (
+    Components,
+    ComponentSpec,
+    InputError,
+    Inputs,
+    ScheduleError,
+    VideoSpec,
+    WeightsError,
+)
+from gatekit_wan22 import WanFamily, load_text_encoder, load_vae
+from gatekit_wan22.image import fit, to_tensor
+
+SMALL = VideoSpec(width=48, height=32, frames=9, fps=16)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A small VAE and a small UMT5 with its tokenizer."""
+    from diffusers import AutoencoderKLWan
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from gatekit_wan22 import layout_umt5, layout_vae
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("parts")
+    vae = AutoencoderKLWan(base_dim=8)
+    save_file(layout_vae.diffusers_to_official(vae.state_dict()), folder / "vae.safetensors")
+    words = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁cat", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.Unigram([(w, -1.0) for w in words], 2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    umt5 = UMT5EncoderModel(
+        UMT5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    )
+    state = {n: p.clone() for n, p in layout_umt5.diffusers_to_official(umt5.state_dict()).items()}
+    save_file(
+        state,
+        folder / "umt5.safetensors",
+        metadata={"tokenizer_json": tokenizer.to_str(), "text_length": "24"},
+    )
+    return SimpleNamespace(vae=folder / "vae.safetensors", umt5=folder / "umt5.safetensors")
+
+
+def family(parts, task="t2v-a14b", cls=WanFamily, **files):
+    spec = {"text_encoder": parts.umt5, "vae": parts.vae} | files
+    components = Components(**{k: ComponentSpec(file=v) for k, v in spec.items()})
+    return cls(cls.Params(task=task), components)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_tasks():
+    assert WanFamily.Params().task == "t2v-a14b"
+    with pytest.raises(ValidationError, match="ti2v-5b is not in this version"):
+        WanFamily.Params(task="ti2v-5b")
+    with pytest.raises(ValidationError, match="t2v-a14b"):
+        WanFamily.Params(task="t2v")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"width": 840}, r"width must be a multiple of 16.*840.*use 832"),
+        ({"height": 0}, "use 16"),
+        ({"frames": 80}, r"frames must be 4k \+ 1.*use 81"),
+        ({"frames": 0}, "use 1"),
+        ({"fps": 0}, "fps"),
+    ],
+)
+def test_impossible_sizes(changes, match, parts):
+    video = VideoSpec(**({"width": 832, "height": 480, "frames": 81, "fps": 16} | changes))
+    with pytest.raises(ScheduleError, match=match):
+        family(parts).check_video(video)
+
+
+def test_possible_sizes(parts):
+    f = family(parts)
+    video = VideoSpec(**f.default_video())
+    f.check_video(video)
+    assert f.latent_shape(video) == (16, 21, 60, 104)
+    assert f.latent_shape(SMALL) == (16, 3, 4, 6)
+
+
+def test_inputs(parts, picture, tmp_path):
+    t2v, i2v = family(parts), family(parts, "i2v-a14b")
+    t2v.check_inputs(Inputs(prompt="a cat"))
+    i2v.check_inputs(Inputs(image=picture))
+    i2v.check_inputs(Inputs(image=str(picture)))
+    i2v.check_inputs(Inputs(image=Image.open(picture)))
+    i2v.check_inputs(Inputs(image=torch.rand(3, 8, 8)))
+    (tmp_path / "not.png").write_text("no image at all")
+    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:300])
+    bad = [
+        (t2v, Inputs(image=picture), "takes no image"),
+        (i2v, Inputs(), "needs an image"),
+        (i2v, Inputs(image=tmp_path / "not.png"), "not a readable image"),
+        (i2v, Inputs(image=tmp_path / "cut.png"), "not a readable image"),
+        (i2v, Inputs(image=tmp_path / "none.png"), "no such image"),
+        (i2v, Inputs(image=tmp_path), "a folder"),
+        (i2v, Inputs(image=torch.rand(1, 8, 8)), "not an image"),
+        (i2v, Inputs(image=torch.rand(3, 8, 8) * 255), r"in \[0, 1\]"),
+        (i2v, Inputs(image=torch.full((3, 8, 8), float("nan"))), r"in \[0, 1\]"),
+        (i2v, Inputs(image=7), "not an image"),
+        (i2v, Inputs(image=picture, last_image=picture), "last frame"),
+        (t2v, Inputs(prompt=3), "prompt must be text"),
+    ]
+    for f, inputs, match in bad:
+        with pytest.raises(InputError, match=match) as caught:
+            f.check_inputs(inputs)
+        assert caught.value.exit_code == 2
+
+
+def test_text_to_video(parts):
+    f = family(parts)
+    out = f.encode(Inputs(prompt="a cat"), SMALL, "cpu")
+    encoder = load_text_encoder(parts.umt5)
+    assert set(out) == {"positive", "negative"}
+    assert out["positive"].image is None
+    assert torch.equal(out["positive"].text, encoder.embed(["a cat"]))
+    assert torch.equal(out["negative"].text, encoder.embed([WanFamily.negative_prompt]))
+    assert out["positive"].text.shape == (1, 24, 32)
+    out = f.encode(Inputs(prompt="a cat", negative_prompt=""), SMALL, "cpu")
+    assert torch.equal(out["negative"].text, encoder.embed([""]))
+
+
+def test_image_to_video_against_a_plain_construction(parts, picture):
+    """Channels [mask 4, condition 16]; the condition is the encoded [image, zero frames]."""
+    out = family(parts, "i2v-a14b").encode(Inputs(prompt="a cat", image=picture), SMALL, "cpu")
+    frame = fit(to_tensor(picture), 48, 32) * 2 - 1
+    video = torch.cat([frame[:, None], torch.zeros(3, 8, 32, 48)], dim=1)[None]
+    condition = load_vae(parts.vae).encode(video)
+    mask = torch.zeros(1, 4, 3, 4, 6)
+    mask[:, :, 0] = 1
+    for name in ("positive", "negative"):
+        assert torch.equal(out[name].image, torch.cat([mask, condition], dim=1))
+
+
+def test_optional_image_is_explicit_zeros(parts, picture):
+    class Small(WanFamily):
+        name = "small"
+        image_use = "optional"
+
+    f = family(parts, cls=Small)
+    out = f.encode(Inputs(prompt="a cat"), SMALL, "cpu")["positive"]
+    assert out.image.shape == (1, 20, 3, 4, 6) and not out.image.any()
+    assert f.encode(Inputs(image=picture), SMALL, "cpu")["positive"].image[:, :4, 0].all()
+
+
+def test_decode(parts):
+    latent = torch.randn(16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    video = family(parts).decode(latent, SMALL, "cpu")
+    assert video.shape == (9, 32, 48, 3) and video.dtype == torch.float32
+    assert video.min() >= 0 and video.max() <= 1
+    raw = load_vae(parts.vae).decode(latent[None])[0]
+    assert torch.equal(video[4, 5, 6], (raw[:, 4, 5, 6] + 1) / 2)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (100, 40), (20, 90), (33, 17), (48, 33)])
+def test_image_rule(size):
+    """Scaled to cover, centre-cropped: a centred gradient keeps its centre."""
+    w, h = size
+    image = torch.linspace(0, 1, w).expand(3, h, w)
+    out = fit(image, 48, 32)
+    assert out.shape == (3, 32, 48)
+    assert out.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert torch.allclose(out, 1 - out.flip(-1), atol=0.05)
+    if size == (48, 32):
+        assert torch.equal(out, image)
+
+
+def test_rotated_photographs_stand_upright(tmp_path):
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "phone.jpg", exif=exif)
+    assert to_tensor(tmp_path / "phone.jpg").shape == (3, 20, 10)
+
+
+def test_components_are_checked_by_their_headers(parts, wan, tmp_path):
+    family(parts).check_components()
+    with pytest.raises(WeightsError, match="not a Wan VAE"):
+        family(parts, vae=parts.umt5).check_components()
+    with pytest.raises(WeightsError, match="not a UMT5"):
+        family(parts, text_encoder=wan.path).check_components()
+    with pytest.raises(ScheduleError, match="file of 'vae' was not found"):
+        family(parts, vae=None).check_components()
+    from diffusers import AutoencoderKLWan
+
+    from gatekit_wan22 import layout_vae
+
+    model = AutoencoderKLWan(base_dim=8, z_dim=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    path = tmp_path / "z4.safetensors"
+    metadata = {"latents_mean": json.dumps([0.0] * 4), "latents_std": json.dumps([1.0] * 4)}
+    save_file(layout_vae.diffusers_to_official(model.state_dict()), path, metadata=metadata)
+    with pytest.raises(ScheduleError, match="this VAE has 4 channels"):
+        family(parts, vae=path).check_components()
+
+
+def test_missing_section():
+    with pytest.raises(ScheduleError, match="no 'vae'"):
+        WanFamily(WanFamily.Params(), Components()).open_vae("cpu")
