@@ -28,15 +28,12 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> TensorI
         begin, end = (int(n) for n in entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise _bad(path, f"the entry of '{printable(name)}' is malformed") from error
+    label = f"'{printable(name)}'"
     if min((*shape, begin, end - begin), default=0) < 0 or start + end > size:
-        raise _bad(
-            path,
-            f"'{printable(name)}' ends at byte {start + end:,}, the file at byte {size:,}: truncated",
-        )
+        ends = f"ends at byte {start + end:,}, the file at byte {size:,}: truncated"
+        raise _bad(path, f"{label} {ends}")
     if kind in _BYTES and prod(shape) * _BYTES[kind] != end - begin:
-        raise _bad(
-            path, f"'{printable(name)}' of shape {list(shape)[:8]} has {end - begin:,} bytes"
-        )
+        raise _bad(path, f"{label} of shape {list(shape)[:8]} has {end - begin:,} bytes")
     return TensorInfo(name, shape, kind, start + begin, end - begin)
 
 

@@ -103,7 +103,8 @@ def test_inputs(parts, picture, tmp_path):
     t2v.check_inputs(Inputs(prompt="a cat"))
     i2v.check_inputs(Inputs(image=picture))
     i2v.check_inputs(Inputs(image=str(picture)))
-    i2v.check_inputs(Inputs(image=Image.open(picture)))
+    with Image.open(picture) as image:
+        i2v.check_inputs(Inputs(image=image))
     i2v.check_inputs(Inputs(image=torch.rand(3, 8, 8)))
     (tmp_path / "not.png").write_text("no image at all")
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:300])
