@@ -110,16 +110,33 @@ def memory_line(plan: Plan) -> str | None:
 
 def explain(plan: Plan) -> str:
     """The whole plan as text."""
-    lines = [*summary(plan), ""]
+    before, after = around(plan)
+    table = columns([HEAD, *(cells(row) for row in plan.table())], RIGHT)
+    return "\n".join([*before, *table, *after])
+
+
+def around(plan: Plan) -> tuple[list[str], list[str]]:
+    """The lines before the table of steps, and those after it."""
+    before = [*summary(plan), ""]
     for i, phase in enumerate(plan.phases):
-        lines += phase_line(plan, phase, i == 0)
-    lines += ["", *columns([HEAD, *(cells(row) for row in plan.table())], RIGHT), ""]
-    lines += file_lines(plan)
+        before += phase_line(plan, phase, i == 0)
+    after = ["", *file_lines(plan)]
     if memory := memory_line(plan):
-        lines.append(memory)
-    lines += [f"missing: {m.where}: {m.name}; {m.remedy}" for m in plan.missing]
-    lines += [f"warning: {warning}" for warning in plan.warnings]
-    return "\n".join(lines)
+        after.append(memory)
+    after += missing_lines(plan)
+    after += [f"warning: {warning}" for warning in plan.warnings]
+    return [*before, ""], after
+
+
+def missing_lines(plan: Plan) -> list[str]:
+    """Files that were not found: where each is named, and once where gatekit looked."""
+    if not plan.missing:
+        return []
+    lines = [f"missing: {m.where}: {m.name}" for m in plan.missing]
+    for m in plan.missing:
+        if m.hint:
+            lines.append(f"missing: did you mean {m.hint!r} for {m.name}?")
+    return [*lines, f"missing: {plan.missing[0].searched}"]
 
 
 HEAD = ("step", "phase", "sigma", "to", "timestep", "model", "sampler", "evals", "passes")

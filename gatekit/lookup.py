@@ -44,14 +44,18 @@ class MissingFile:
     hint: str | None = None
 
     @property
-    def remedy(self) -> str:
-        """What to do about it."""
-        meant = f"did you mean {self.hint!r}? " if self.hint else ""
+    def searched(self) -> str:
+        """Where gatekit looked, and how to make it look elsewhere."""
         looked = ", ".join(str(folder) for folder in self.looked) or "nowhere"
         return (
-            f"{meant}looked in {looked} and in their ComfyUI sub-folders; put it there, "
+            f"looked in {looked} and in their ComfyUI sub-folders; put it there, "
             f"or name its folder with --models-dir or {VARIABLE}"
         )
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return (f"did you mean {self.hint!r}? " if self.hint else "") + self.searched
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""The command line: one file a command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gatekit.cli.app import COMMANDS, build
+from gatekit.errors import GatekitError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``gatekit``; ends the process with the exit code."""
+    sys.exit(call(list(sys.argv[1:] if argv is None else argv)))
+
+
+def call(argv: list[str]) -> int:
+    """Run a command line and return its exit code: 0, 1, 2 or 130."""
+    debug = "--debug" in argv or bool(os.environ.get("GATEKIT_DEBUG"))
+    argv = [word for word in argv if word != "--debug"]
+    app = build()
+    try:
+        if wants_plugins(argv):
+            from gatekit.registry import registry
+
+            registry().manager.hook.gatekit_register_commands(app=app)
+        result: Any = app(argv, prog_name="gatekit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except GatekitError as exc:
+        if debug and exc.exit_code != 130:
+            raise
+        return fail(str(exc), exc.exit_code)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as exc:
+        if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # typer's own usage errors
+            shown: Any = exc
+            shown.show()
+            return int(shown.exit_code)
+        if type(exc).__name__ == "Abort":
+            return fail("interrupted", 130)
+        if debug:
+            raise
+        notes = "; ".join(getattr(exc, "__notes__", ()))
+        text = f"unexpected {type(exc).__name__}: {exc}".splitlines()[0]
+        return fail(f"{text}; {notes or 'run again with --debug for the traceback'}", 1)
+
+
+def fail(message: str, code: int) -> int:
+    """Say what went wrong, on one line of stderr."""
+    print(f"gatekit: {message}", file=sys.stderr)
+    return code
+
+
+def wants_plugins(argv: list[str]) -> bool:
+    """Whether commands of plugins must be known: for help, where there are third-party ones."""
+    command = next((word for word in argv if not word.startswith("-")), None)
+    if command is not None:
+        return command not in COMMANDS
+    if "--version" in argv:
+        return False
+    from importlib.metadata import entry_points
+
+    ours = "gatekit-diffusion"
+    return any(p.dist is None or p.dist.name != ours for p in entry_points(group="gatekit"))

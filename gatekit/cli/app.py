@@ -1,0 +1,62 @@
+"""The typer app and its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gatekit.cli.inspect import inspect
+from gatekit.cli.plan import plan
+from gatekit.cli.plugins import plugins
+from gatekit.cli.run import run
+from gatekit.cli.samplers import samplers
+from gatekit.cli.schema import schema
+
+COMMANDS = {
+    "run": run,
+    "plan": plan,
+    "inspect": inspect,
+    "samplers": samplers,
+    "plugins": plugins,
+    "schema": schema,
+}
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        from gatekit import __version__
+
+        print(f"gatekit {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """A new app with gatekit's own commands; plugins may add theirs."""
+    app = typer.Typer(
+        name="gatekit",
+        help="Videos from schedules: phases, each with its own model, precision and sampler.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich would cost a third of the time that help takes
+    )
+
+    @app.callback()
+    def root(  # pyright: ignore[reportUnusedFunction]
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=show_version, is_eager=True, help="Show the version."
+            ),
+        ] = False,
+        debug: Annotated[
+            bool, typer.Option("--debug", help="Show the traceback of an error.")
+        ] = False,
+    ) -> None:
+        pass
+
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
+    return app

@@ -1,0 +1,32 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Schedule = Annotated[
+    Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or an .mp4 gatekit made.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a value: --set phases.high.sampler.eta=0.2"
+    ),
+]
+ModelsDir = Annotated[
+    list[Path] | None,
+    typer.Option("--models-dir", metavar="DIR", help="Folder of weight files; may be repeated."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(data: Any) -> None:
+    """Print plain data for a program."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))

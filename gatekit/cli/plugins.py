@@ -1,0 +1,47 @@
+"""``gatekit plugins``: what is installed, what each plugin offers, and which are broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatekit.cli.options import Json
+
+
+def plugins(as_json: Json = False) -> None:
+    """List the plugins and what each offers."""
+    from gatekit.cli.options import print_json
+    from gatekit.registry import KINDS, registry
+
+    known = registry()
+    found: list[dict[str, Any]] = []
+    for info in known.plugins.values():
+        offers: dict[str, list[str]] = {}
+        for (kind, key), owner in sorted(known.owners.items(), key=str):
+            if owner == info.name and key in known.table(kind):
+                name = "/".join(key) if isinstance(key, tuple) else str(key)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+                offers.setdefault(KINDS[kind].label, []).append(name)
+        found.append(
+            {
+                "name": info.name,
+                "package": info.package,
+                "version": info.version,
+                "module": info.module,
+                "error": info.error,
+                "offers": offers,
+            }
+        )
+    clashes = [
+        {"kind": KINDS[kind].label, "name": key, "classes": text}
+        for (kind, key), text in known.clashes.items()
+    ]
+    if as_json:
+        print_json({"plugins": found, "clashes": clashes})
+        return
+    for entry in found:
+        print(f"{entry['name']} ({entry['package']} {entry['version']})".replace(" )", ")"))
+        if entry["error"]:
+            print(f"  BROKEN: {entry['error']}")
+        for label, names in entry["offers"].items():
+            print(f"  {label}: {', '.join(names)}")
+    for clash in clashes:
+        print(f"CLASH: {clash['kind']} {clash['name']!r} is offered by {clash['classes']}")

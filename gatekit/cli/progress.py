@@ -1,0 +1,86 @@
+"""Progress bars, one a phase; nothing where stderr is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from gatekit.plan import Plan
+    from gatekit.state import Record
+
+
+class Stepping(Protocol):
+    """Who wants to know whether steps are being taken."""
+
+    def stepping(self, yes: bool) -> None:
+        """Steps begin, or something that is no step."""
+        ...
+
+
+class Bars:
+    """A bar a phase, with its steps, the time they took and the time left."""
+
+    def __init__(self, plan: Plan, session: Stepping) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        self._plan, self._session = plan, session
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[about]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._status: Any = None
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        for phase in self._plan.phases:
+            total = len(phase.strategy.intervals())
+            storage = self._plan.facts[phase.variant].storage
+            about = f"{phase.variant} ({storage}), {phase.sampler.name}"
+            self._tasks[phase.name] = self._bars.add_task(
+                phase.name, total=total, start=False, about=about
+            )
+        self._status = self._bars.add_task("", total=None, start=False, visible=False, about="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.update(self._status, visible=False)
+        self._bars.stop()
+
+    def doing(self, what: str) -> None:
+        """Show what is going on: the name of a phase means that its steps begin."""
+        stepping = what in self._tasks
+        self._session.stepping(stepping)
+        if stepping:
+            self._bars.start_task(self._tasks[what])
+            self._bars.update(self._status, visible=False)
+        else:
+            self._bars.update(self._status, description=f"[dim]{what}", visible=True)
+
+    def step(self, record: Record) -> None:
+        """One step further; a phase that goes up and down may take more than planned."""
+        task = self._tasks[record.phase]
+        self._bars.start_task(task)
+        self._bars.advance(task)

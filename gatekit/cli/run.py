@@ -1,0 +1,130 @@
+"""``gatekit run``: a video from a schedule, from a video's own metadata, or a run resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gatekit.cli.options import Device, ModelsDir, Overrides
+
+if TYPE_CHECKING:
+    from gatekit.family import Inputs
+    from gatekit.schedule import Schedule
+
+
+def run(
+    schedule: Annotated[
+        Path | None,
+        typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or an .mp4 to make again."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to show.")] = None,
+    negative: Annotated[
+        str | None, typer.Option("-n", "--negative", help="What to steer away from.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
+    last_image: Annotated[Path | None, typer.Option("--last-image", help="Last frame.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="OUT.mp4", help="The video.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of every noise draw.")] = None,
+    overrides: Overrides = None,
+    models_dir: ModelsDir = None,
+    device: Device = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; OUT.mp4.run.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with a stopped run.")
+    ] = None,
+) -> None:
+    """Make a video."""
+    from gatekit.cli.session import Session
+    from gatekit.plan import resolve
+
+    job = _job(schedule, resume, overrides)
+    given = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "image": image,
+        "last_image": last_image,
+        "seed": seed,
+    }
+    inputs = _inputs(given, job.inputs)
+    plan = resolve(
+        job.schedule, models_dir=models_dir, device=device or job.device, require_files=True
+    )
+    target = _target(out or job.out, job.schedule.name, inputs.seed)
+    Session(plan, inputs, target, run_dir, resume, job.weights).run()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to run, and what an earlier run says of its inputs."""
+
+    schedule: Schedule
+    inputs: dict[str, Any] | None = None
+    out: Path | None = None
+    device: str | None = None
+    weights: dict[str, str] | None = None
+
+
+def _job(schedule: Path | None, resume: Path | None, overrides: list[str] | None) -> _Job:
+    from gatekit.embed import read_embedded
+    from gatekit.errors import InputError
+    from gatekit.load import VIDEO
+    from gatekit.schedule import Schedule, load_schedule
+
+    if resume is not None:
+        from gatekit.runfolder import open_run_folder
+
+        content = open_run_folder(resume).content
+        folder = Path(content["folder"]) if content.get("folder") else None
+        kept = Schedule.from_dict(content["schedule"], folder)
+        loaded = load_schedule(schedule, overrides) if schedule is not None else kept
+        out = Path(content["out"]) if content.get("out") else None
+        return _Job(loaded, content["inputs"], out, content.get("device"))
+    if schedule is None:
+        raise InputError("a schedule is missing", remedy="gatekit run SCHEDULE -p PROMPT")
+    loaded = load_schedule(schedule, overrides)
+    if schedule.suffix.lower() in VIDEO:
+        carried = read_embedded(schedule)
+        return _Job(loaded, dict(carried.inputs), weights=dict(carried.weights))
+    return _Job(loaded)
+
+
+def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
+    """The inputs: those given, else those of the earlier run."""
+    from gatekit.errors import InputError
+    from gatekit.family import Inputs
+    from gatekit.provenance import inputs_from
+
+    if earlier is None and given["prompt"] is None:
+        raise InputError("a prompt is missing", where="-p", remedy='add -p "what to show"')
+    base = inputs_from(earlier or {})
+    for name in ("image", "last_image"):
+        record = (earlier or {}).get(name)
+        if record and not record.get("file") and given[name] is None:
+            raise InputError(
+                "the earlier run had an image that was no file",
+                where=f"--{name.replace('_', '-')}",
+                remedy="give the image again",
+            )
+    return Inputs(
+        **{name: getattr(base, name) if value is None else value for name, value in given.items()}
+    )
+
+
+def _target(out: Path | None, name: str, seed: int) -> Path:
+    from gatekit.errors import InputError
+    from gatekit.output import free_name
+
+    if out is None:
+        return free_name(Path(f"{name}-seed{seed}.mp4"))
+    if out.suffix.lower() != ".mp4":
+        raise InputError("videos are written as .mp4", where="-o", value=str(out))
+    if out.is_dir():
+        raise InputError("this is a folder", where="-o", value=str(out))
+    return out

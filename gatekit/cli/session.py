@@ -1,0 +1,116 @@
+"""One run at the terminal: progress, Ctrl-C, and what is said at the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatekit.errors import Cancelled, GatekitError
+
+if TYPE_CHECKING:
+    from gatekit.execute import Result
+    from gatekit.family import Inputs
+    from gatekit.plan import Plan
+
+
+@dataclass
+class Session:
+    """Runs a plan and tells the person at the terminal about it.
+
+    Attributes:
+        plan: What to run.
+        inputs: From what.
+        out: The video.
+        run_dir: The run folder, where it is not ``OUT.mp4.run``.
+        resume: Run folder of the run to go on with.
+        weights: Hashes that an earlier run had, by file name.
+    """
+
+    plan: Plan
+    inputs: Inputs
+    out: Path
+    run_dir: Path | None = None
+    resume: Path | None = None
+    weights: dict[str, str] | None = None
+    _stop: bool = False
+    _stepping: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run_dir or self.resume or self.out.with_name(self.out.name + ".run")
+
+    def run(self) -> None:
+        """Make the video; print its path. Raises what ``gatekit.run`` raises."""
+        from gatekit.cli.progress import Bars
+        from gatekit.execute import run
+
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._interrupted)
+        for warning in self.plan.warnings:
+            self._say(f"warning: {warning}")
+        try:
+            with Bars(self.plan, self) as bars:
+                result = run(
+                    self.plan,
+                    self.inputs,
+                    out=self.out,
+                    run_dir=self.folder,
+                    observers=(self._observe,),
+                    progress=bars,
+                    resume=self.resume,
+                )
+        except (Cancelled, KeyboardInterrupt):
+            raise Cancelled(f"interrupted; {self._how_to_resume()}") from None
+        except GatekitError:
+            raise
+        except Exception as exc:
+            self._log(exc)
+            raise
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self._compare(result)
+        print(self.out)
+
+    def stepping(self, yes: bool) -> None:
+        """Told by the progress bars whether steps are being taken, which end soon."""
+        self._stepping = yes
+
+    def _interrupted(self, signum: int, frame: Any) -> None:
+        if self._stop or not self._stepping:
+            raise KeyboardInterrupt
+        self._stop = True
+        self._say("stopping after this step; Ctrl-C again stops at once")
+
+    def _observe(self, state: Any, record: Any, denoised: Any) -> None:
+        if self._stop:
+            raise Cancelled
+
+    def _how_to_resume(self) -> str:
+        from gatekit.runfolder import CHECKPOINT
+
+        if (self.folder / CHECKPOINT).exists():
+            return f"go on with: gatekit run --resume {self.folder}"
+        return "no step was finished, so there is nothing to resume"
+
+    def _compare(self, result: Result) -> None:
+        """Say where a video that is made again had other weights."""
+        now = {Path(path).name: found for path, found in (result.weights or {}).items()}
+        for name, found in (self.weights or {}).items():
+            if name in now and now[name] != found:
+                self._say(f"warning: {name} is not the file that the first video was made with")
+
+    def _log(self, exc: Exception) -> None:
+        from gatekit.runfolder import RunFolder
+
+        path = RunFolder(self.folder).log("".join(traceback.format_exception(exc)))
+        if path is not None:
+            exc.add_note(f"the traceback is in {path}")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"gatekit: {text}", file=sys.stderr)
