@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class Ledger:
         self._clock = time.perf_counter()
 
     @contextmanager
-    def boundary(self) -> Iterator[None]:
+    def boundary(self) -> Generator[None]:
         """Time an evaluation at a boundary; it counts for the interval after it."""
         began = time.perf_counter()
         yield

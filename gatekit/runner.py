@@ -153,6 +153,7 @@ class _Run:
     def _context(self, stage: Stage, state: State, to: float) -> StepContext:
         below = [s for s in stage.sigmas if s < state.sigma]
         left = len(below) + sum(len(s.sigmas) - 1 for s in self.stages[state.phase + 1 :])
+        left += self.stages[-1].sigmas[-1] > 0.0  # the interval to 0 that this run leaves out
         own = state.sampler == stage.sampler.identity
         return StepContext(
             x=state.x,

@@ -67,7 +67,8 @@ class StepContext:
         past: Up to ``sampler.history`` past evaluations, newest first, sigmas above ``sigma``.
         memory: What the last step's result remembered.
         path: Noise path.
-        steps_left: Grid intervals left in the whole run, this one included.
+        steps_left: Grid intervals left down to sigma 0, this one and the last included: at least 2
+            in ``step`` (a run that ends above 0 counts as one interval short of it).
     """
 
     x: Tensor

@@ -22,7 +22,7 @@ class UniPCParams(MultistepParams):
 
     Attributes:
         coordinate: Axis of interpolation; see MultistepParams.
-        order: Highest order of the predictor.
+        order: p, the highest order of the predictor.
         weights: ``bh2`` is B(h) = e^h - 1 of the paper, as Wan and diffusers use it (its
             predictor of order 2 and corrector of order 1 take the weight 1/2); it exists in
             ``lam`` and ``u``. ``exact`` integrates the interpolant. ``auto`` is bh2 in lam,
@@ -47,19 +47,22 @@ class UniPC(Sampler):
 
     The corrector redoes the last step from ``start`` with the new D as one more node:
     x_c = transfer(start, sum_j a_j D_j), over (D_n, D_{n-1}, ..., D_{n-p}); the predictor goes on
-    from x_c with (D_n, ..., D_{n-p+1}). By default Wan's FlowUniPC: order 2, bh2, lam. The
-    corrector lifts the order by one, except under bh2, whose simplified weights of 1/2 hold it
-    at 2. Over one step it denoises (the runner owns the interval to 0).
+    from x_c with (D_n, ..., D_{n-p+1}). By default Wan's FlowUniPC: p = 2, bh2, lam.
+
+    The corrector lifts the order of convergence to p + 1: ``params.order`` is the paper's p,
+    the attribute ``order`` what is measured, at most 3 because the first and the last step have
+    a predictor of lower order. Over one step it denoises (the runner owns the interval to 0).
 
     Source: Zhao et al., arXiv 2302.04867, algorithms 1 and 2; B(h) variant: section 3.3.
     """
 
-    name, order, history = "unipc", 2, 2
+    name, order, history = "unipc", 3, 2
     Params = UniPCParams
 
     def __init__(self, params: SamplerParams | None = None) -> None:
         super().__init__(params)
-        self.order = self.history = self.params.order
+        self.order = min(self.params.order + self.params.corrector, 3)
+        self.history = self.params.order
 
     def step(self, c: StepContext) -> StepResult:
         """Correct the step behind, predict the step ahead."""
