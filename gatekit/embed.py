@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gatekit.errors import InputError, ScheduleError
 
@@ -20,23 +20,23 @@ class Carried:
 
     Attributes:
         schedule: The resolved schedule as JSON text (which is YAML).
-        folder: Folder of the schedule file, where its weight files were beside.
-        inputs: Prompt, negative prompt, seed, and paths and hashes of images.
+        inputs: Prompt, negative prompt, seed, and names and hashes of images.
         weights: SHA-256 of every weight file, by name.
+        folder: Where weight files are looked up first. Videos are passed on, so it is not
+            in the metadata: the run folder beside the video tells, else the video's folder.
     """
 
     schedule: str
-    folder: Path | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
+    folder: Path | None = None
 
     def dump(self) -> str:
         """As the text that is embedded."""
         content = {
             "format": FORMAT,
             "schedule": json.loads(self.schedule),
-            "folder": str(self.folder) if self.folder else None,
-            "inputs": dict(self.inputs),
+            "inputs": {name: without_folder(value) for name, value in self.inputs.items()},
             "weights": dict(self.weights),
         }
         return json.dumps(content, ensure_ascii=False, sort_keys=True)
@@ -60,19 +60,41 @@ def read_embedded(path: Path) -> Carried:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise KeyError("format")
-        folder = content["folder"]
-        return Carried(
-            json.dumps(content["schedule"]),
-            Path(folder) if folder else None,
-            content["inputs"],
-            content["weights"],
-        )
+        folder, inputs = at_home(path, content)
+        return Carried(json.dumps(content["schedule"]), inputs, content["weights"], folder)
     except (ValueError, KeyError, TypeError) as exc:
         raise ScheduleError(
             "this video carries no schedule",
             where=str(path),
             remedy="only videos that gatekit wrote can be run again; give a schedule file",
         ) from exc
+
+
+def with_file(value: Any, change: Callable[[str], str]) -> Any:
+    """An image's record with its file changed; anything else as it is."""
+    record = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    return {**record, "file": change(record["file"])} if record.get("file") else value
+
+
+def without_folder(value: Any) -> Any:
+    """An image's record with its file name alone."""
+    return with_file(value, lambda file: Path(file).name)
+
+
+def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Folder of the weight files, and the inputs with paths, as far as this machine knows them."""
+    folder = path.parent.absolute()
+    carried: dict[str, Any] = content["inputs"]
+    inputs = {k: with_file(v, lambda file: str(folder / file)) for k, v in carried.items()}
+    try:
+        text = (path.with_name(path.name + ".run") / "run.json").read_text("utf-8")
+        earlier = json.loads(text)
+        same = {k: without_folder(v) for k, v in earlier["inputs"].items()} == content["inputs"]
+        if same and earlier["schedule"] == content["schedule"] and earlier["folder"]:
+            return Path(earlier["folder"]), earlier["inputs"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return folder, inputs
 
 
 def import_av() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -110,13 +111,24 @@ class _Execution:
     timings: dict[str, float] = field(default_factory=dict[str, float])
 
     def go(self, observers: Sequence[Observer], resume: str | Path | None) -> Result:
-        began = time.perf_counter()
         earlier = open_run_folder(resume) if resume is not None else None
+        if self.folder is None:
+            return self._make(observers, None)
         state: State | None = None
-        if self.folder is not None:
-            self.folder.begin(self.plan, self.inputs, self.out)
-            state = self.folder.restore(earlier) if earlier is not None else None
-        hashes = Hashes(self.plan.files()) if self.folder is not None or self.out else None
+        self.folder.begin(self.plan, self.inputs, self.out, earlier)
+        if earlier is not None:
+            state = self.folder.restore(earlier)
+        try:
+            return self._make(observers, state)
+        except BaseException:
+            with contextlib.suppress(OutputError):
+                self.folder.flush()
+            raise
+
+    def _make(self, observers: Sequence[Observer], state: State | None) -> Result:
+        began = time.perf_counter()
+        recorded = self.folder is not None or self.out is not None
+        hashes = Hashes(self.plan.files()) if recorded else None
         trajectory = self._denoise(observers, state)
         latent = trajectory.x[0].float().cpu()
         failed = self._keep_latent(latent)
@@ -134,7 +146,6 @@ class _Execution:
                 timings=self.timings,
                 peak_memory=peak_memory(self.plan.device),
                 weights=weights,
-                nfe=trajectory.nfe,
             )
         return result
 
@@ -186,10 +197,6 @@ class _Execution:
                 hooks=registry().manager.hook,
                 plan=plan,
             )
-        except BaseException:
-            if folder is not None:
-                folder.flush()
-            raise
         finally:
             residency.release()
             self.timings["steps"] = time.perf_counter() - began

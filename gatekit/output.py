@@ -79,7 +79,7 @@ def encode_mp4(video: Tensor, fps: float, comment: str = "") -> bytes:
     pixels: Any = (video.clamp(0, 1) * 255.0).round().byte().cpu().numpy()
     buffer = io.BytesIO()
     # bitexact keeps library versions and dates out; one thread, as x264's result depends on it.
-    options = {"fflags": "+bitexact", "movflags": "+faststart"}
+    options = {"fflags": "+bitexact"}
     with av.open(buffer, "w", format="mp4", options=options) as container:
         if comment:
             container.metadata[KEY] = comment

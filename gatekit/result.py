@@ -64,7 +64,6 @@ class Result:
             hashes = Hashes(self.plan.files()).result()
         return Carried(
             json.dumps(self.plan.schedule.to_dict()),
-            self.plan.schedule.folder,
             inputs_record(self.inputs),
             {Path(path).name: value for path, value in hashes.items()},
         )

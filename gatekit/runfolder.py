@@ -47,13 +47,27 @@ class RunFolder:
         """Where the checkpoint is."""
         return self.path / CHECKPOINT
 
-    def begin(self, plan: Plan, inputs: Inputs, out: Path | None) -> None:
-        """Note what is about to run. Raises OutputError before anything was computed."""
+    def begin(
+        self, plan: Plan, inputs: Inputs, out: Path | None, earlier: RunFolder | None = None
+    ) -> None:
+        """Note what is about to run, before anything is computed.
+
+        Raises:
+            InputError: ``earlier``, which is to be resumed, was another run.
+            OutputError: The folder cannot be written.
+        """
+        mark = fingerprint(plan, inputs)
+        if earlier is not None and earlier.content.get("fingerprint") != mark:
+            raise InputError(
+                "the run to resume had another schedule, prompt, seed or weights",
+                where=str(earlier.path),
+                remedy="leave out what changed, or start anew without --resume",
+            )
         make_folder(self.path)
         self.content = {
             "status": "running",
             "out": str(out) if out else None,
-            "fingerprint": fingerprint(plan, inputs),
+            "fingerprint": mark,
             "schedule": plan.schedule.to_dict(),
             "folder": str(plan.schedule.folder) if plan.schedule.folder else None,
             "inputs": inputs_record(inputs),
@@ -71,19 +85,14 @@ class RunFolder:
         """The state an earlier run stopped in, its records kept for run.json.
 
         Raises:
-            InputError: There is no checkpoint, or it is of another run.
+            InputError: There is no checkpoint.
         """
         from gatekit.state import Record, State
 
-        if earlier.content.get("fingerprint") != self.content["fingerprint"]:
-            raise InputError(
-                "the run to resume had another schedule, prompt, seed or weights",
-                where=str(earlier.path),
-                remedy="leave out what changed, or start anew without --resume",
-            )
         state = State.load(earlier.checkpoint_file)
         done = [Record(**entry) for entry in earlier.content.get("steps", [])]
         self.records = [record for record in done if record.step < state.step]
+        self.content["steps"] = [asdict(record) for record in self.records]
         return state
 
     def checkpoint(self, state: State, record: Record) -> None:
@@ -113,7 +122,9 @@ class RunFolder:
 
     def finish(self, **facts: Any) -> None:
         """Note what came of it, and take the checkpoint away."""
-        self.content |= {"status": "done", "steps": [asdict(r) for r in self.records], **facts}
+        steps = [asdict(record) for record in self.records]
+        nfe = sum(record.nfe for record in self.records)
+        self.content |= {"status": "done", "nfe": nfe, "steps": steps, **facts}
         self._write()
         with contextlib.suppress(OSError):
             self.checkpoint_file.unlink(missing_ok=True)

@@ -99,7 +99,7 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
     """The inputs: those given, else those of the earlier run."""
     from gatekit.errors import InputError
     from gatekit.family import Inputs
-    from gatekit.provenance import inputs_from
+    from gatekit.provenance import image_record, inputs_from
 
     if earlier is None and given["prompt"] is None:
         raise InputError("a prompt is missing", where="-p", remedy='add -p "what to show"')
@@ -110,6 +110,13 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
             raise InputError(
                 "the earlier run had an image that was no file",
                 where=f"--{name.replace('_', '-')}",
+                remedy="give the image again",
+            )
+        if record and given[name] is None and image_record(record["file"]) != record:
+            raise InputError(
+                "the image of the earlier run is gone or has changed",
+                where=f"--{name.replace('_', '-')}",
+                value=record["file"],
                 remedy="give the image again",
             )
     return Inputs(
