@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from typing import TYPE_CHECKING
 
 from .header import Header, TensorInfo
@@ -10,6 +11,8 @@ from .header import Header, TensorInfo
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+MAP_NORESERVE = 0x4000  # of Linux; Python 3.11's mmap module does not name it
 
 
 class MappedFile:
@@ -24,10 +27,12 @@ class MappedFile:
 
         self.header = header
         with header.path.open("rb") as stream:
-            if hasattr(mmap, "MAP_NORESERVE"):
-                flags = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE
+            if sys.platform == "linux":
                 mapped = mmap.mmap(
-                    stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                    stream.fileno(),
+                    0,
+                    flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
+                    prot=mmap.PROT_READ | mmap.PROT_WRITE,
                 )
             else:
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)

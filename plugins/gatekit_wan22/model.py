@@ -10,8 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gatekit import WeightsError
-
 from . import layout_transformer as layout
 from .header import TensorInfo
 from .memory import free_bytes
@@ -75,9 +73,9 @@ def embed_time_and_text(
     embedder: Any,
     timestep: Tensor,
     encoder_hidden_states: Tensor,
-    encoder_hidden_states_image: None = None,
+    encoder_hidden_states_image: Tensor | None = None,
     timestep_seq_len: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor, None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The condition embedder's forward with the time in float32, its sinusoid in float64.
 
     Stands in for diffusers' own, which rounds the time embedding to the compute type.
@@ -120,24 +118,17 @@ def load_transformer(
     model.rope.to(device)
     kept = keep_decoded(keep, tensors, dtype, device)
     biases: dict[str, Tensor] = {}
-    try:
-        for name, shape in expected_shapes(sizes).items():
-            info, target = tensors[name], layout.to_diffusers(name)
-            assert target is not None
-            as_blocks = info.quantised and not kept and len(shape) == 2 and not in_fp32(name)
-            if as_blocks:
-                bias_name = name.removesuffix("weight") + "bias"
-                biases[bias_name] = mapped.read(tensors[bias_name], dtype, device)
-                _replace_linear(model, target, mapped, info, biases[bias_name], dtype, device)
-            elif name not in biases:
-                wanted = torch.float32 if in_fp32(name) else dtype
-                _assign(model, target, mapped.read(info, wanted, device, shape))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise WeightsError(
-            f"not enough memory on '{device}' for {sizes}",
-            where=str(mapped.header.path),
-            remedy="use a smaller quantisation, 'keep: never', or another device",
-        ) from error
+    for name, shape in expected_shapes(sizes).items():
+        info, target = tensors[name], layout.to_diffusers(name)
+        assert target is not None
+        as_blocks = info.quantised and not kept and len(shape) == 2 and not in_fp32(name)
+        if as_blocks:
+            bias_name = name.removesuffix("weight") + "bias"
+            biases[bias_name] = mapped.read(tensors[bias_name], dtype, device)
+            _replace_linear(model, target, mapped, info, biases[bias_name], dtype, device)
+        elif name not in biases:
+            wanted = torch.float32 if in_fp32(name) else dtype
+            _assign(model, target, mapped.read(info, wanted, device, shape))
     return model
 
 
