@@ -40,7 +40,7 @@ class NoiseSource:
     """
 
     def __init__(self, seed: int | Sequence[int]) -> None:
-        seeds = [seed] if isinstance(seed, int) else list(seed)
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed]
         if not seeds or not all(
             isinstance(s, int) and not isinstance(s, bool) and -(1 << 63) <= s <= _WORD  # pyright: ignore[reportUnnecessaryIsInstance]
             for s in seeds

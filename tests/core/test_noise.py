@@ -1,0 +1,104 @@
+import hashlib
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatekit import InputError, NoiseSource
+
+
+def test_deviates_are_fixed_for_ever():
+    """A change here changes everybody's videos."""
+    values = NoiseSource(42).normal((2, 3), step=1)
+    digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()[:16]
+    assert (values.dtype, digest) == (torch.float32, "fe1accfa5fc4d311")
+
+
+def test_each_argument_changes_the_noise():
+    base = dict(step=3, purpose="step", visit=0)
+    first = NoiseSource(1).normal((1, 8), **base)
+    assert first.equal(NoiseSource(1).normal((1, 8), **base))
+    for change in ({"step": 4}, {"purpose": "init"}, {"visit": 1}):
+        assert not first.equal(NoiseSource(1).normal((1, 8), **{**base, **change}))
+    assert not first.equal(NoiseSource(2).normal((1, 8), **base))
+
+
+def test_samples_of_a_batch():
+    batch = NoiseSource(5).normal((3, 7), step=0)
+    assert len({tuple(row.tolist()) for row in batch}) == 3
+    assert batch[:2].equal(NoiseSource(5).normal((2, 7), step=0))
+    listed = NoiseSource([5, 9]).normal((2, 7), step=0)
+    for row, seed in zip(listed, (5, 9), strict=True):
+        assert row.equal(NoiseSource(seed).normal((1, 7), step=0)[0])
+
+
+def test_a_longer_tensor_starts_anew_but_the_shape_only_folds():
+    flat = NoiseSource(1).normal((1, 24), step=0)
+    assert flat.reshape(1, 2, 3, 4).equal(NoiseSource(1).normal((1, 2, 3, 4), step=0))
+
+
+def test_moments():
+    values = NoiseSource(0).normal((1, 200_001), step=0, dtype=torch.float64)
+    assert values.isfinite().all()
+    assert abs(float(values.mean())) < 0.01
+    assert float(values.std()) == pytest.approx(1.0, abs=0.01)
+    assert float((values**4).mean()) == pytest.approx(3.0, abs=0.1)
+    a, b = values[0, :100_000], values[0, 100_001:]
+    assert abs(float((a * b).mean())) < 0.02
+
+
+def test_like_follows_dtype():
+    x = torch.zeros(1, 5, dtype=torch.float64)
+    noise = NoiseSource(0).like(x, step=0)
+    assert noise.dtype == torch.float64
+    assert noise.float().equal(NoiseSource(0).normal((1, 5), step=0))
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", [], [1, "2"], True, 1 << 64, None])
+def test_bad_seeds(seed):
+    with pytest.raises(InputError, match="64 bits"):
+        NoiseSource(seed)
+
+
+def test_seeds_must_fit_the_batch():
+    with pytest.raises(InputError, match="2 seeds for a batch of 3"):
+        NoiseSource([1, 2]).normal((3, 4), step=0)
+
+
+def test_negative_and_large_seeds():
+    a, b = (NoiseSource(s).normal((1, 4), step=0) for s in (-1, (1 << 64) - 2))
+    assert not a.equal(b)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.floats(0.001, 0.999), min_size=3, max_size=3, unique_by=lambda v: round(v, 3)))
+def test_brownian_increments_add_up(cuts):
+    x = torch.zeros(2, 16, dtype=torch.float64)
+    a, b, c = sorted(cuts, reverse=True)
+    a, b, c = (round(v * 2**24) / 2**24 for v in (a, b, c))
+    source = NoiseSource(3)
+    whole = source.brownian(x, a, c) * math.sqrt(a - c)
+    parts = source.brownian(x, a, b) * math.sqrt(a - b) + source.brownian(x, b, c) * math.sqrt(b - c)
+    assert (whole - parts).abs().max() < 1e-9
+    assert NoiseSource(3).brownian(x, a, b).equal(source.brownian(x, a, b))
+
+
+def test_brownian_increments_are_standard_and_independent():
+    x = torch.zeros(1, 20_000, dtype=torch.float64)
+    source = NoiseSource(1)
+    first, second = source.brownian(x, 0.9, 0.61), source.brownian(x, 0.61, 0.13)
+    for increment in (first, second):
+        assert float(increment.std()) == pytest.approx(1.0, abs=0.02)
+    assert abs(float((first * second).mean())) < 0.03
+    assert not source.brownian(x, 0.9, 0.61, visit=1).equal(first)
+    assert float(source.brownian(x, 1.0, 0.0).std()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_brownian_places():
+    x = torch.zeros(1, 2)
+    with pytest.raises(InputError, match="lie in"):
+        NoiseSource(0).brownian(x, 1.5, 0.5)
+    with pytest.raises(InputError, match="no interval"):
+        NoiseSource(0).brownian(x, 0.5, 0.5 + 1e-12)
