@@ -72,8 +72,10 @@ def read_embedded(path: Path) -> Carried:
 
 def with_file(value: Any, change: Callable[[str], str]) -> Any:
     """An image's record with its file changed; anything else as it is."""
-    record = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-    return {**record, "file": change(record["file"])} if record.get("file") else value
+    if not isinstance(value, dict):
+        return value
+    record = cast(dict[str, Any], value)
+    return record | {"file": change(record["file"])} if record.get("file") else record
 
 
 def without_folder(value: Any) -> Any:

@@ -78,10 +78,12 @@ class Finder:
 
     def missing(self, name: str | Path, where: str) -> MissingFile:
         """What to say about a file that ``find`` did not find."""
-        names = [path.name for folder in self.folders for path in listing(folder)]
         given = Path(name)
+        found = [path for folder in self.folders for path in listing(folder)]
+        stems = {path.stem: path.name for path in found if path.suffix == given.suffix}
+        close = nearest(given.stem, stems)
         looked = (given.parent,) if given.is_absolute() else self.folders
-        return MissingFile(str(name), where, looked, nearest(given.name, names))
+        return MissingFile(str(name), where, looked, stems[close] if close else None)
 
 
 def listing(folder: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def merge(base: Node, over: Node, key: str = "") -> Node:
         below = _spelled(base) if below is None else below
         above = _spelled(over) if above is None else above
     if below is None or above is None:
-        return over
+        return _without_nulls(over)
     if key in PLUGIN_KEYS and _other_plugin(below, above):
         below = {k: v for k, v in below.items() if k in KEPT.get(key, ())}
     merged = dict(below)

@@ -9,6 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gatekit", deadline=None)
+settings.load_profile("gatekit")
 
 SCHEDULE = """\
 version: 1

@@ -1,0 +1,305 @@
+"""The command line as people use it: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gatekit
+from gatekit.cli import call
+
+av = pytest.importorskip("av")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(project, monkeypatch):
+    """The project as working folder."""
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("GATEKIT_DEBUG", raising=False)
+    return project
+
+
+def test_help_and_version(capsys):
+    assert call(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("run", "plan", "plugins", "samplers", "inspect", "schema"))
+    assert call(["--version"]) == 0
+    assert capsys.readouterr().out == f"gatekit {gatekit.__version__}\n"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from gatekit.cli import call; call(['--help']);"
+        "sys.exit(bool({'torch', 'pydantic', 'numpy', 'rich', 'pluggy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "Usage"),
+        (["plann"], "plan"),
+        (["plan"], "SCHEDULE"),
+        (["plan", "fake.yaml", "--jsn"], "--json"),
+        (["run"], "a schedule is missing; gatekit run SCHEDULE -p PROMPT"),
+        (["run", "fake.yaml"], "-p: a prompt is missing"),
+        (["run", "fake.yaml", "-p", "x", "-o", "x.gif"], "-o: videos are written as .mp4"),
+        (["run", "fake.yaml", "-p", "x", "-i", "no.png"], "no such image (got 'no.png'); check -i"),
+        (["run", "fake.yaml", "-p", "x", "--seed", "one"], "--seed"),
+        (["run", "--resume", "."], "no run folder; name the folder that holds run.json"),
+        (["plan", "none.yaml"], "none.yaml: cannot read the schedule: No such file or directory"),
+        (["plan", "fake.yaml", "--set", "phases.low.smapler=x"], "did you mean 'sampler'?"),
+        (["plan", "fake.yaml", "--set", "phases.low.sampler=eulr"], "did you mean 'euler'?"),
+        (["plan", "fake.yaml", "--set", "phases.high.until=0.2"], "left without a step"),
+        (["plan", "fake.yaml", "--plot", "x.txt"], "--plot: plots are written as .png"),
+        (["inspect", "none.gguf"], "none.gguf: no such file"),
+        (["inspect", "text.bin"], "no installed plugin can use this file"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_2(here, capsys, argv, expected):
+    assert call(argv) == 2
+    captured = capsys.readouterr()
+    text = captured.err + (captured.out if not argv else "")
+    assert expected in " ".join(text.split())
+    assert "Traceback" not in text
+    assert not list(here.glob("*.mp4*"))
+
+
+def test_an_error_is_one_line_with_its_place(here, capsys):
+    (here / "fake.yaml").write_text((here / "fake.yaml").read_text().replace("until", "untill"))
+    assert call(["run", "fake.yaml", "-p", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "gatekit: fake.yaml:14:5: phases[0].untill: unknown key 'untill'; did you mean 'until'?\n"
+    )
+
+
+def test_a_missing_weight_file(here, capsys):
+    (here / "fine.num").unlink()
+    assert call(["plan", "fake.yaml"]) == 0
+    assert "fine: fine.num (MISSING)" in capsys.readouterr().out
+    assert call(["run", "fake.yaml", "-p", "x"]) == 2
+    error = capsys.readouterr().err
+    assert "fake.yaml:8:42: variants.fine.file: no such weight file (got 'fine.num')" in error
+    assert "--models-dir" in error
+
+
+def test_plan_as_text_and_as_json(here, capsys):
+    assert call(["plan", "fake.yaml"]) == 0
+    text = capsys.readouterr().out
+    assert "high: from sigma 1 until sigma 0.9, reaches 0.8929; 3 steps of unipc" in text
+    assert call(["plan", "fake.yaml", "--json", "--set", "sigmas.steps=4"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["steps"]) == 4
+
+
+def test_plot(here):
+    pytest.importorskip("matplotlib")
+    assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 0
+    assert (here / "p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_plot_without_matplotlib(here, capsys, monkeypatch):
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 2
+    assert "pip install 'gatekit-diffusion[report]'" in capsys.readouterr().err
+
+
+def test_run_writes_the_video_and_says_where(here, capsys):
+    assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "7"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "fake-seed7.mp4\n"
+    assert captured.err == ""
+    assert (here / "fake-seed7.mp4.run" / "run.json").is_file()
+    assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "7"]) == 0
+    assert capsys.readouterr().out == "fake-seed7-2.mp4\n"
+    assert (here / "fake-seed7.mp4").read_bytes() == (here / "fake-seed7-2.mp4").read_bytes()
+
+
+def test_a_video_is_made_again_bit_for_bit(here, capsys, tmp_path, monkeypatch):
+    (here / "cat.png").write_bytes(b"cat")
+    first = ["run", "fake.yaml", "-p", "a ball", "-n", "no", "--seed", "7", "-i", "cat.png"]
+    assert call([*first, "-o", "out.mp4", "--set", "phases.low.sampler=heun"]) == 0
+    original = (here / "out.mp4").read_bytes()
+    assert call(["run", "out.mp4", "-o", "again.mp4"]) == 0
+    assert (here / "again.mp4").read_bytes() == original
+    assert call(["run", "out.mp4", "-o", "other.mp4", "--seed", "8"]) == 0
+    assert (here / "other.mp4").read_bytes() != original
+    assert call(["plan", "out.mp4"]) == 0
+    assert "of heun" in capsys.readouterr().out
+
+    # Elsewhere, without the run folder: weights come from --models-dir, the image from beside.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "out.mp4").write_bytes(original)
+    monkeypatch.chdir(moved)
+    argv = ["run", "out.mp4", "-o", "again.mp4", "--models-dir", str(here)]
+    assert call(argv) == 2
+    assert "the image of the earlier run is gone or has changed" in capsys.readouterr().err
+    (moved / "cat.png").write_bytes(b"cat")
+    assert call(argv) == 0
+    assert (moved / "again.mp4").read_bytes() == original
+
+
+def test_other_weights_under_an_old_name_are_said(here, capsys):
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 0
+    (here / "fine.num").write_text('{"gain": 0.7}')
+    assert call(["run", "out.mp4", "-o", "again.mp4"]) == 0
+    assert "warning: fine.num is not the file that the first video" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monkeypatch):
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "whole.mp4"]) == 0
+    velocity, calls = fake.Number.velocity, []
+
+    def interrupted(self, x, sigma, conditioning):
+        calls.append(sigma)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return velocity(self, x, sigma, conditioning)
+
+    monkeypatch.setattr(fake.Number, "velocity", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    capsys.readouterr()
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 130
+    error = capsys.readouterr().err
+    assert error.endswith("gatekit: interrupted; go on with: gatekit run --resume out.mp4.run\n")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (here / "out.mp4").exists()
+    assert json.loads((here / "out.mp4.run" / "run.json").read_text())["steps"][-1]["step"] == 3
+    assert call(["run", "--resume", "out.mp4.run"]) == 0
+    assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
+
+
+def test_an_unexpected_exception_is_logged(here, capsys, fake, monkeypatch):
+    def broken(self, x, sigma, conditioning):
+        raise ValueError("a bug\nin two lines")
+
+    monkeypatch.setattr(fake.Number, "velocity", broken)
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "gatekit: unexpected ValueError: a bug; the traceback is in out.mp4.run/error.log\n"
+    )
+    assert "Traceback" in (here / "out.mp4.run" / "error.log").read_text()
+    with pytest.raises(ValueError, match="a bug"):
+        call(["--debug", "run", "fake.yaml", "-p", "x", "-o", "out.mp4"])
+
+
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from gatekit.registry import registry
+from gatekit.cli import call
+registry().register(conftest.load_fake(), "fake")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+sys.exit(call(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("limit", "place"), [(20_000, "out.mp4"), (1_000, "run.json")])
+def test_a_full_disk(here, limit, place):
+    """A limit on the size of files fails as a full disk does: in the midst of a write."""
+    big = [f"video.{k}={v}" for k, v in {"width": 512, "height": 512, "frames": 41}.items()]
+    argv = ["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]
+    argv += [word for change in big for word in ("--set", change)]
+    tests = str(ROOT / "tests")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tests, str(limit), *argv], capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"{place}: cannot write: " in done.stderr
+    assert not list(here.glob("*.mp4"))
+    assert not [p for p in here.rglob("*") if ".part" in p.name]
+
+
+def test_an_unwritable_output(here, capsys):
+    (here / "file").write_text("")
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "file/out.mp4"]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_inspect(here, capsys):
+    assert call(["inspect", "fine.num"]) == 0
+    text = capsys.readouterr().out
+    assert "storage: fp64, 64.00 bits a weight" in text
+    assert "variants: {fine: {use: number, file: fine.num}}" in text
+    assert call(["inspect", "fine.num", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["opens_as"]
+    assert [(entry["family"], entry["use"]) for entry in found] == [
+        ("fake", "number"),
+        ("derived", "number"),
+    ]
+
+
+def test_samplers(capsys):
+    assert call(["samplers"]) == 0
+    assert "unipc" in capsys.readouterr().out
+    assert call(["samplers", "--json"]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert found["heun"]["order"] == 2
+    assert found["unipc"]["params"]["coordinate"] == "lam"
+
+
+def test_plugins(fake, capsys):
+    assert call(["plugins", "--json"]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["plugins"]}
+    assert found["fake"]["offers"] == {
+        "model family": ["derived", "fake"],
+        "variant": ["fake/number"],
+    }
+    assert found["samplers"]["package"] == "gatekit-diffusion"
+
+
+def test_a_plugins_own_command(capsys):
+    from gatekit.registry import registry
+
+    class Plugin:
+        @gatekit.hookimpl
+        def gatekit_register_commands(self, app):
+            @app.command("hello")
+            def hello():
+                print("hello")
+
+    registry().register(Plugin(), "greeter")
+    try:
+        assert call(["hello"]) == 0
+        assert capsys.readouterr().out == "hello\n"
+    finally:
+        registry().remove("greeter")
+
+
+def test_the_schema_accepts_every_shipped_schedule(fake, capsys):
+    assert call(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    names = schema["$defs"]["PhaseEntry"]["properties"]["sampler"]["anyOf"][0]["enum"]
+    assert {"euler", "unipc"} <= set(names)
+    jsonschema = pytest.importorskip("jsonschema")
+    from gatekit.yamlsource import parse
+
+    for path in sorted((ROOT / "schedules").glob("*.yaml")):
+        jsonschema.validate(parse(path.read_text(), path.name).plain(), schema)
+    bad = parse((ROOT / "schedules/quickstart.yaml").read_text(), "x").plain()
+    bad["phases"][0]["sampler"]["oder"] = 2
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, schema)
+
+
+def test_the_installed_command(here):
+    command = Path(sys.executable).with_name("gatekit")
+    if not command.exists():
+        pytest.skip("gatekit is not installed as a command")
+    argv = [command, "plan", "nowhere.yaml"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("gatekit: nowhere.yaml: cannot read the schedule")

@@ -1,0 +1,100 @@
+"""Videos: equal bytes for equal frames, faithful colours, nothing half-written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gatekit import InputError, OutputError, ScheduleError
+from gatekit.embed import Carried, read_embedded
+from gatekit.output import encode_mp4, free_name, write_atomic
+
+av = pytest.importorskip("av")
+
+
+def gradient(frames: int = 5, height: int = 48, width: int = 64) -> torch.Tensor:
+    y = torch.linspace(0, 1, height)[None, :, None, None].expand(frames, height, width, 1)
+    x = torch.linspace(0, 1, width)[None, None, :, None].expand(frames, height, width, 1)
+    t = torch.linspace(0, 1, frames)[:, None, None, None].expand(frames, height, width, 1)
+    return torch.cat([x, y, t], dim=-1)
+
+
+def decode(path) -> tuple[torch.Tensor, float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [
+            torch.from_numpy(f.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray())
+            for f in container.decode(stream)
+        ]
+        return torch.stack(frames).float() / 255, float(stream.average_rate)
+
+
+def test_equal_videos_give_equal_bytes():
+    assert encode_mp4(gradient(), 16, "x") == encode_mp4(gradient(), 16, "x")
+    assert encode_mp4(gradient(), 16, "x") != encode_mp4(gradient(), 16, "y")
+
+
+@pytest.mark.parametrize("fps", [16, 24, 29.97])
+def test_frames_colours_and_rate_survive(tmp_path, fps):
+    video = gradient()
+    path = write_atomic(tmp_path / "v.mp4", encode_mp4(video, fps))
+    back, rate = decode(path)
+    assert back.shape == video.shape
+    assert rate == pytest.approx(fps, rel=1e-4)
+    assert float((back - video).abs().mean()) < 0.02
+    assert float((back - video).mean(dim=(0, 1, 2)).abs().max()) < 0.01
+
+
+def test_odd_sizes_are_refused():
+    with pytest.raises(InputError, match="even width and height"):
+        encode_mp4(gradient(width=63), 16)
+
+
+def test_a_video_carries_its_schedule_without_folders(tmp_path):
+    image = {"file": "/home/somebody/pictures/cat.png", "sha256": "ab"}
+    inputs = {"prompt": "a »ball« 😀 " + "x" * 5000, "seed": 3, "image": image}
+    carried = Carried('{"name": "n"}', inputs, {"a.num": "ff"})
+    path = write_atomic(tmp_path / "v.mp4", encode_mp4(gradient(), 16, carried.dump()))
+    assert b"somebody" not in path.read_bytes()
+    back = read_embedded(path)
+    assert back.schedule == '{"name": "n"}'
+    assert back.inputs["prompt"] == inputs["prompt"]
+    assert back.inputs["image"] == {"file": str(tmp_path / "cat.png"), "sha256": "ab"}
+    assert back.folder == tmp_path
+    assert back.weights == {"a.num": "ff"}
+
+
+@pytest.mark.parametrize("comment", ["", "a holiday video", "{}", '{"format": "other"}'])
+def test_a_video_of_another_program(tmp_path, comment):
+    path = write_atomic(tmp_path / "v.mp4", encode_mp4(gradient(), 16, comment))
+    with pytest.raises(ScheduleError, match="this video carries no schedule"):
+        read_embedded(path)
+
+
+def test_no_video(tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"no video at all")
+    with pytest.raises(ScheduleError, match="no readable video"):
+        read_embedded(tmp_path / "v.mp4")
+    with pytest.raises(ScheduleError, match="no such video"):
+        read_embedded(tmp_path / "w.mp4")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"before")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="cannot write: No space left on device"):
+        write_atomic(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_free_name(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a-2.mp4").touch()
+    assert free_name(tmp_path / "a.mp4") == tmp_path / "a-3.mp4"
+    assert free_name(tmp_path / "b.mp4") == tmp_path / "b.mp4"
