@@ -15,8 +15,10 @@ from gatekit import (
     InputError,
     Inputs,
     ModelFamily,
+    ModelVariant,
     ScheduleError,
     VideoSpec,
+    WeightsError,
 )
 
 from .conditioning import WanConditioning, image_condition
@@ -147,6 +149,48 @@ class WanFamily(ModelFamily):
                 where=str(self._file("vae")),
                 remedy="give the VAE of Wan 2.1",
             )
+
+    def check_variant(self, variant: ModelVariant, compute: str) -> None:
+        """Check that a variant can serve this family and task, from headers alone.
+
+        Raises:
+            WeightsError: A model of another task, or for embeddings of another width.
+            ScheduleError: A compute precision that it does not know.
+        """
+        from .precision import check_compute
+        from .variant import WanVariant
+
+        check_compute(compute)
+        if not isinstance(variant, WanVariant):
+            return
+        sizes, where = variant.sizes, str(variant.file)
+        if sizes.out_channels != self.z_dim:
+            raise WeightsError(
+                f"the model has {sizes.out_channels} latent channels, the family '{self.name}' "
+                f"{self.z_dim}",
+                where=where,
+                remedy="use a model of this family",
+            )
+        if bool(sizes.image_channels) != (self.image_use != "never"):
+            kind = "an image-to-video" if sizes.image_channels else "a text-to-video"
+            raise WeightsError(
+                f"{kind} model, but the task is {self._task}",
+                where=where,
+                remedy="change family.task, or use the model of that task",
+            )
+        encoder = self.components.text_encoder
+        if encoder is not None and encoder.file is not None:
+            from .header import read_header
+            from .sizes_parts import read_umt5_sizes
+
+            width = read_umt5_sizes(read_header(encoder.file)).dim
+            if width != sizes.text_dim:
+                raise WeightsError(
+                    f"the model takes embeddings of {sizes.text_dim}, the text encoder "
+                    f"{encoder.file.name} gives {width}",
+                    where=where,
+                    remedy="use the text encoder that belongs to the model",
+                )
 
     def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
         """``(C, T, H, W)`` of the latent."""

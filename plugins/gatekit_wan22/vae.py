@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from .sizes_parts import VAESizes, compare_shapes, read_vae_sizes, vae_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger("gatekit.wan22")
 
 # Per channel, of Wan's VAE 2.1: a latent is (posterior mean - MEAN) / STD.
 MEAN = (
@@ -30,10 +33,13 @@ WHOLE_CLIP = 1 << 24
 
 
 def _statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel: the file's own, or Wan's."""
+    """Mean and standard deviation a channel: the file's own, or Wan's; 0 and 1 for other widths."""
     found = []
-    for key, known in (("latents_mean", MEAN), ("latents_std", STD)):
+    for key, known, plain in (("latents_mean", MEAN, 0.0), ("latents_std", STD, 1.0)):
         values: Any = known
+        if z_dim != len(known) and key not in header.metadata:
+            log.warning("%s: %d latent channels and no '%s'", header.path, z_dim, key)
+            values = (plain,) * z_dim
         if key in header.metadata:
             try:
                 values = tuple(float(v) for v in json.loads(header.metadata[key]))
@@ -45,7 +51,7 @@ def _statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[fl
             raise WeightsError(
                 f"{z_dim} latent channels, but {len(values)} values of '{key}'",
                 where=str(header.path),
-                remedy="put latents_mean and latents_std, as JSON lists, into its metadata",
+                remedy="its metadata needs one number a channel",
             )
         found.append(values)
     return found[0], found[1]

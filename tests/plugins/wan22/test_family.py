@@ -214,6 +214,25 @@ def test_components_are_checked_by_their_headers(parts, wan, tmp_path):
         family(parts, vae=path).check_components()
 
 
+def test_variants_are_checked_against_the_task(parts, wan, tools, tmp_path):
+    t2v, i2v = family(parts), family(parts, "i2v-a14b")
+    t2v_model = tools.open_file(wan.path)
+    t2v.check_variant(t2v_model, "bf16")
+    with pytest.raises(WeightsError, match=r"a text-to-video model.*i2v-a14b"):
+        i2v.check_variant(t2v_model, "bf16")
+    with pytest.raises(ScheduleError, match="fp8"):
+        t2v.check_variant(t2v_model, "fp8")
+    save_file(tools.official(tools.random_wan(in_channels=36)), tmp_path / "i2v.safetensors")
+    i2v_model = tools.open_file(tmp_path / "i2v.safetensors")
+    i2v.check_variant(i2v_model, "fp32")
+    with pytest.raises(WeightsError, match=r"an image-to-video model.*t2v-a14b"):
+        t2v.check_variant(i2v_model, "fp32")
+    wide = tools.random_wan(text_dim=48, layers=1)
+    save_file(tools.official(wide), tmp_path / "wide.safetensors")
+    with pytest.raises(WeightsError, match=r"embeddings of 48.*umt5\.safetensors gives 32"):
+        t2v.check_variant(tools.open_file(tmp_path / "wide.safetensors"), "fp32")
+
+
 def test_missing_section():
     with pytest.raises(ScheduleError, match="no 'vae'"):
         WanFamily(WanFamily.Params(), Components()).open_vae("cpu")

@@ -68,7 +68,7 @@ def test_statistics_of_the_file_win(vae):
     assert (found.encode(vae.video) - (vae.mean - 0.5) / 2).abs().max() < 2e-6
 
 
-def test_sizes_are_read_off_the_tensors(tmp_path):
+def test_sizes_are_read_off_the_tensors(tmp_path, caplog):
     from diffusers import AutoencoderKLWan
 
     model = AutoencoderKLWan(
@@ -90,7 +90,15 @@ def test_sizes_are_read_off_the_tensors(tmp_path):
     latent = found.encode(torch.zeros(1, 3, 5, 16, 16))
     assert latent.shape == (1, 4, 2, 4, 4)
     save_file(layout_vae.diffusers_to_official(model.state_dict()), path)
-    with pytest.raises(WeightsError, match="4 latent channels, but 16 values"):
+    assert torch.equal(load_vae(path).encode(torch.zeros(1, 3, 5, 16, 16)), latent)
+    assert "4 latent channels and no 'latents_mean'" in caplog.text
+    ones["latents_std"] = "[1.0]"
+    save_file(layout_vae.diffusers_to_official(model.state_dict()), path, metadata=ones)
+    with pytest.raises(WeightsError, match="4 latent channels, but 1 values of 'latents_std'"):
+        load_vae(path)
+    ones["latents_std"] = "wide"
+    save_file(layout_vae.diffusers_to_official(model.state_dict()), path, metadata=ones)
+    with pytest.raises(WeightsError, match="no JSON list"):
         load_vae(path)
 
 
