@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from gatekit.registry import Registry, registry
 from gatekit.schedule import Schedule
@@ -14,39 +14,56 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema(known: Registry | None = None) -> dict[str, Any]:
     """Schema of a schedule file.
 
+    A file that extends another may leave out what the other has: for it nothing is required.
+
     Args:
         known: Whose plugins; the installed ones if None.
     """
-    known = known or registry()
-    schema = Schedule.model_json_schema()
-    defs: dict[str, Any] = schema["$defs"]
-    phase: dict[str, Any] = defs["PhaseEntry"]["properties"]
+    whole = _whole(known or registry())
+    return {
+        "$schema": DIALECT,
+        "title": "gatekit schedule",
+        "type": "object",
+        "if": {"required": ["extends"]},
+        "then": _optional(whole),
+        "else": whole,
+    }
+
+
+def _whole(known: Registry) -> dict[str, Any]:
+    raw = Schedule.model_json_schema()
+    schema: dict[str, Any] = _inlined(raw, raw.pop("$defs"), ())
+    top: dict[str, Any] = schema["properties"]
+    phases = top["phases"]
+    phase: dict[str, Any] = phases["items"]["properties"]
     phase["sampler"] = _choice(known.samplers.values())
     phase["strategy"] = _choice(known.strategies.values())
     phase["guidance"] = _choice(known.guidance.values())
     phase["history"] = _choice(known.history.values())
     phase["sigmas"] = _choice(known.grids.values())
+    until = next(form for form in phase["until"]["anyOf"] if form.get("type") == "object")
     phase["until"] = {
-        "anyOf": [{"type": "number", "minimum": 0}, {"$ref": "#/$defs/Until"}],
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {**until, "minProperties": 1, "maxProperties": 1},
+        ],
         "description": "Where the phase ends: a sigma after shift, or one of five forms.",
     }
-    defs["Until"] |= {"minProperties": 1, "maxProperties": 1}
-    size = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9.]+ *[KMGT]?i?B$"}]}
-    defs["Memory"]["properties"]["vram"] = size
-    top: dict[str, Any] = schema["properties"]
+    top["memory"]["properties"]["vram"] = {
+        "anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9.]+ *[KMGT]?i?B$"}]
+    }
     top["family"] = _choice(known.families.values())
     steps = {"type": "integer", "minimum": 1, "description": "Steps of the whole run."}
     top["sigmas"] = _choice(known.grids.values(), {"steps": steps})
-    top["variants"]["additionalProperties"] = _choice(known.variants.values(), short=False)
+    top["variants"] = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": _choice(known.variants.values(), short=False),
+    }
     top["extends"] = {"type": "string", "description": "Another schedule; keys here replace its."}
-    named = {"type": "object", "additionalProperties": {"type": ["object", "null"]}}
-    top["phases"] = {"anyOf": [top["phases"], named]}
-    required = schema.pop("required")
-    schema["if"] = {"not": {"required": ["extends"]}}
-    schema["then"] = {"required": required}
-    for unused in ("Use", "GridUse"):
-        defs.pop(unused, None)
-    return {"$schema": DIALECT, **schema, "title": "gatekit schedule"}
+    named = {"type": "object", "additionalProperties": phases["items"]}
+    top["phases"] = {"anyOf": [phases, named]}
+    return schema
 
 
 def _choice(
@@ -60,14 +77,44 @@ def _choice(
 
 
 def _with_params(cls: type[Any], core: dict[str, Any]) -> dict[str, Any]:
-    params = cls.Params.model_json_schema()
-    about = (cls.__doc__ or "").strip().split("\n")[0]
+    raw = cls.Params.model_json_schema()
+    params = _inlined(raw, raw.pop("$defs", {}), ())
     return {
         "type": "object",
         "title": cls.name,
-        "description": about,
+        "description": (cls.__doc__ or "").strip().split("\n")[0],
         "properties": {"use": {"const": cls.name}, **core, **params.get("properties", {})},
         "required": ["use", *params.get("required", [])],
         "additionalProperties": False,
-        **({"$defs": params["$defs"]} if "$defs" in params else {}),
     }
+
+
+def _inlined(node: Any, defs: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
+    """A schema with every reference replaced by what it refers to; a recursive one by anything."""
+    if isinstance(node, list):
+        return [_inlined(entry, defs, inside) for entry in cast(list[Any], node)]
+    if not isinstance(node, dict):
+        return node
+    keys = cast(dict[str, Any], node)
+    if "$ref" in keys:
+        name = str(keys["$ref"]).removeprefix("#/$defs/")
+        return {} if name in inside else _inlined(defs[name], defs, (*inside, name))
+    return {name: _inlined(value, defs, inside) for name, value in keys.items()}
+
+
+def _optional(node: Any) -> Any:
+    """A schema that requires nothing, and allows null, which takes a key out."""
+    if isinstance(node, list):
+        return [_optional(entry) for entry in cast(list[Any], node)]
+    if not isinstance(node, dict):
+        return node
+    keys = cast(dict[str, Any], node)
+    kept = {k: _optional(v) for k, v in keys.items() if not (k == "required" and _names(v))}
+    if isinstance(kept.get("properties"), dict):
+        found = cast(dict[str, Any], kept["properties"])
+        kept["properties"] = {k: {"anyOf": [v, {"type": "null"}]} for k, v in found.items()}
+    return kept
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list)

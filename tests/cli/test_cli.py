@@ -279,20 +279,34 @@ def test_a_plugins_own_command(capsys):
         registry().remove("greeter")
 
 
-def test_the_schema_accepts_every_shipped_schedule(fake, capsys):
+def test_the_schema_has_every_plugin_and_no_reference(fake, capsys):
     assert call(["schema"]) == 0
-    schema = json.loads(capsys.readouterr().out)
-    names = schema["$defs"]["PhaseEntry"]["properties"]["sampler"]["anyOf"][0]["enum"]
-    assert {"euler", "unipc"} <= set(names)
+    text = capsys.readouterr().out
+    assert "$ref" not in text
+    whole = json.loads(text)["else"]
+    phase = whole["properties"]["phases"]["anyOf"][0]["items"]
+    assert {"euler", "unipc"} <= set(phase["properties"]["sampler"]["anyOf"][0]["enum"])
+    assert set(phase["required"]) == {"name", "variant", "sampler"}
+    variants = whole["properties"]["variants"]["additionalProperties"]["anyOf"]
+    assert "number" in [option["title"] for option in variants]
+    assert "required" in whole
+    assert "required" not in json.loads(text)["then"]
+
+
+def test_the_schema_accepts_what_is_shipped_and_no_misspelling():
     jsonschema = pytest.importorskip("jsonschema")
+    from gatekit.schema import json_schema
     from gatekit.yamlsource import parse
 
+    schema = json.loads(json.dumps(json_schema()))
     for path in sorted((ROOT / "schedules").glob("*.yaml")):
         jsonschema.validate(parse(path.read_text(), path.name).plain(), schema)
-    bad = parse((ROOT / "schedules/quickstart.yaml").read_text(), "x").plain()
-    bad["phases"][0]["sampler"]["oder"] = 2
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(bad, schema)
+    for name in ("quickstart", "wan22_official_i2v"):
+        bad = parse((ROOT / f"schedules/{name}.yaml").read_text(), "x").plain()
+        phases = bad["phases"]
+        (phases[0] if isinstance(phases, list) else phases["high"])["guidanse"] = "cfg"
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
 
 
 def test_the_installed_command(here):
