@@ -1,10 +1,10 @@
 """The conformance kit: one decorator runs the whole contract on a sampler.
 
-    from gatekit.testing import parametrize_with_checks
+from gatekit.testing import parametrize_with_checks
 
-    @parametrize_with_checks(AdamsBashforth2, Heun(HeunParams(rate=2)))
-    def test_contract(sampler, check):
-        check(sampler)
+@parametrize_with_checks(AdamsBashforth2, Heun(HeunParams(rate=2)))
+def test_contract(sampler, check):
+    check(sampler)
 """
 
 from __future__ import annotations

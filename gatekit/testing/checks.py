@@ -51,7 +51,7 @@ def same(a: Tensor, b: Tensor, what: str) -> None:
 
 @cache
 def mixture_truth() -> tuple[Tensor, float, float, Tensor]:
-    """x at 0.9 and its flow to 0.2, once for all order checks."""
+    """A state at 0.9 and its flow to 0.2, once for all order checks."""
     x = draw(2, 8)
     return x, 0.9, 0.2, Mixture().flow(x, 0.9, 0.2, steps=120)
 

@@ -78,9 +78,6 @@ def test_close_corrects_with_the_old_model_and_shifts_by_the_jump():
 
 
 def test_close_without_history_resets():
-    class Never(Mixture):
-        pass
-
     run, _ = cross("close", cut=1)
     assert run[1].note == "close" and run[1].nfe == 2
 

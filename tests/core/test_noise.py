@@ -17,7 +17,7 @@ def test_deviates_are_fixed_for_ever():
 
 
 def test_each_argument_changes_the_noise():
-    base = dict(step=3, purpose="step", visit=0)
+    base = {"step": 3, "purpose": "step", "visit": 0}
     first = NoiseSource(1).normal((1, 8), **base)
     assert first.equal(NoiseSource(1).normal((1, 8), **base))
     for change in ({"step": 4}, {"purpose": "init"}, {"visit": 1}):
@@ -73,14 +73,18 @@ def test_negative_and_large_seeds():
 
 
 @settings(max_examples=20, deadline=None)
-@given(cuts=st.lists(st.floats(0.001, 0.999), min_size=3, max_size=3, unique_by=lambda v: round(v, 3)))
+@given(
+    cuts=st.lists(st.floats(0.001, 0.999), min_size=3, max_size=3, unique_by=lambda v: round(v, 3))
+)
 def test_brownian_increments_add_up(cuts):
     x = torch.zeros(2, 16, dtype=torch.float64)
     a, b, c = sorted(cuts, reverse=True)
     a, b, c = (round(v * 2**24) / 2**24 for v in (a, b, c))
     source = NoiseSource(3)
     whole = source.brownian(x, a, c) * math.sqrt(a - c)
-    parts = source.brownian(x, a, b) * math.sqrt(a - b) + source.brownian(x, b, c) * math.sqrt(b - c)
+    parts = source.brownian(x, a, b) * math.sqrt(a - b) + source.brownian(x, b, c) * math.sqrt(
+        b - c
+    )
     assert (whole - parts).abs().max() < 1e-9
     assert NoiseSource(3).brownian(x, a, b).equal(source.brownian(x, a, b))
 

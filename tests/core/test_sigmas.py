@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -52,8 +53,8 @@ def test_partition_covers_the_grid_once(untils):
         owners = [sum(s < b - 1e-6 for b in bounds[:-1]) for s in starts]
         assert set(owners) != set(range(len(bounds)))
         return
-    steps = [pair for part in parts for pair in zip(part, part[1:], strict=False)]
-    assert steps == list(zip(GRID, GRID[1:], strict=False))
+    steps = [pair for part in parts for pair in pairwise(part)]
+    assert steps == list(pairwise(GRID))
     for part, bound in zip(parts, bounds, strict=True):
         assert all(s >= (bound or 0.0) - 1e-6 for s in part[:-1])
 

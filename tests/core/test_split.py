@@ -1,5 +1,7 @@
 """Cutting a run anywhere, any number of times, changes no bit."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_cuts_change_no_bit(sampler, inner, data, top):
     history = data.draw(st.sampled_from(["carry", "auto", "close"]))
     parts = [
         FunctionPhase(FIELD, sampler, grid[a : b + 1], field="one", history=history)
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in pairwise(edges)
     ]
     whole = trace_phases([FunctionPhase(FIELD, sampler, grid, field="one")], X, seed=4)
     cut = trace_phases(parts, X, seed=4)
@@ -62,7 +64,9 @@ def test_cuts_change_no_bit(sampler, inner, data, top):
 
 
 @settings(max_examples=25, deadline=None)
-@given(sampler=SAMPLERS, stop=st.integers(0, 7), history=st.sampled_from(["auto", "close", "reset"]))
+@given(
+    sampler=SAMPLERS, stop=st.integers(0, 7), history=st.sampled_from(["auto", "close", "reset"])
+)
 def test_resuming_changes_no_bit_over_a_boundary(sampler, stop, history, tmp_path_factory):
     grid = (1.0, 0.9, 0.8, 0.7, 0.5, 0.4, 0.2, 0.1, 0.0)
     low = Mixture(means=(-1.0, 0.0, 2.0))

@@ -43,7 +43,7 @@ def test_a_saved_state_comes_back_bit_for_bit(tmp_path):
     state = full_state()
     state.save(tmp_path / "new folder" / "state.safetensors")
     assert equal(state, State.load(tmp_path / "new folder" / "state.safetensors"))
-    assert os.listdir(tmp_path / "new folder") == ["state.safetensors"]
+    assert [p.name for p in (tmp_path / "new folder").iterdir()] == ["state.safetensors"]
 
 
 def test_shared_tensors_are_written_once(tmp_path):
@@ -65,13 +65,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         full_state().save(file)
-    assert file.read_bytes() == before and len(os.listdir(tmp_path)) == 1
+    assert file.read_bytes() == before and len([p.name for p in (tmp_path).iterdir()]) == 1
 
 
 def test_what_cannot_be_saved_is_named(tmp_path):
     with pytest.raises(OutputError, match="cannot be saved"):
         State(torch.zeros(1), 0.5, guidance_memory={"f": object()}).save(tmp_path / "s")
-    assert not os.listdir(tmp_path)
+    assert not [p.name for p in (tmp_path).iterdir()]
 
 
 def test_unreadable_checkpoints(tmp_path):

@@ -1,10 +1,9 @@
+from gatekit.testing import parametrize_with_checks
 from gatekit_samplers.coordinate import MultistepParams
 from gatekit_samplers.dpmpp_2m import DPMpp2M
 from gatekit_samplers.euler import Euler
 from gatekit_samplers.heun import Heun
 from gatekit_samplers.unipc import UniPC, UniPCParams
-
-from gatekit.testing import parametrize_with_checks
 
 
 @parametrize_with_checks(
