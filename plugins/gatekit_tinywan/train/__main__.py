@@ -40,7 +40,12 @@ def main() -> None:
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     log = fit.Log(out / "train.log")
-    log(config=config.as_dict(), device=_device_name(device), processes=size, torch=torch.__version__)
+    log(
+        config=config.as_dict(),
+        device=_device_name(device),
+        processes=size,
+        torch=torch.__version__,
+    )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
 
@@ -52,7 +57,7 @@ def main() -> None:
         vae = train_vae(config, device, log)
         if rank == 0:
             save(out / "vae", vae)
-            _judge_ceiling(vae, device, log, 1024 if device == "cuda" else 16)
+            _judge_ceiling(vae, device, log, 1024 if device == "cuda" else 4)
     else:
         vae = build_vae().to(device)
         restore(out / "vae", vae)
@@ -62,10 +67,6 @@ def main() -> None:
 
     vae.eval()
     data = build_dataset(vae, captions, config.clips, offset, device)
-    if size > 1:
-        # One set of statistics, or the two halves of the data would disagree.
-        for tensor in (data.mean, data.std):
-            dist.broadcast(tensor, 0)
     log(stage="dataset", clips=len(data.latents), mean=data.mean.tolist(), std=data.std.tolist())
 
     model = TextConditioned().to(device)

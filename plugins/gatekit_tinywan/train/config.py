@@ -43,17 +43,17 @@ class Config:
     """
 
     seed: int = 0
-    vae_seconds: float = 270.0
-    base_seconds: float = 840.0
+    vae_seconds: float = 210.0
+    base_seconds: float = 590.0
     expert_seconds: float = 130.0
-    clips: int = 131_072
-    vae_batch: int = 16
+    clips: int = 28_672
+    vae_batch: int = 8
     vae_crop: tuple[int, int] = (17, 64)
     vae_full_from: float = 0.8
     vae_rate: float = 1.5e-3
     kl_weight: float = 1e-6
-    batch: int = 256
-    base_rate: float = 1.2e-3
+    batch: int = 128
+    base_rate: float = 1.5e-3
     expert_rate: float = 4e-4
     base_shift: float = 3.0
     text_dropout: float = 0.1
@@ -68,6 +68,6 @@ class Config:
 
 
 REHEARSAL = Config(
-    vae_seconds=12, base_seconds=12, expert_seconds=5, clips=64, vae_batch=2, batch=4,
+    vae_seconds=12, base_seconds=12, expert_seconds=5, clips=16, vae_batch=2, batch=4,
     vae_crop=(5, 32),
 )  # fmt: skip

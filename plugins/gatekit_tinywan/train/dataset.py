@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, fields
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatekit_tinywan.train import fit
 from gatekit_tinywan.vocabulary import encode_ids
 from gatekit_tinywan.world import TRAIN_SEED, Codes, render, sample_scenes
+from gatekit_tinywan.world.attributes import BACKGROUNDS, RELATIONS, THING_WORDS
 from gatekit_wan22.whole_clip import encode_clip
 
 FIRST = 1 << 20  # clips of the denoiser's training begin here; the autoencoder uses earlier ones
@@ -35,7 +38,8 @@ class Dataset:
 class Captions:
     """Token ids of training clips, made by other processes while the autoencoder trains."""
 
-    def __init__(self, clips: int, offset: int, workers: int = 8) -> None:
+    def __init__(self, clips: int, offset: int) -> None:
+        workers = max(1, min(8, (os.cpu_count() or 1) // 4))
         self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         size = 4096
         self.parts: list[Future[tuple[np.ndarray, ...]]] = [
@@ -54,6 +58,13 @@ def code_columns(codes: Codes) -> Tensor:
     """All attributes side by side, [n, 14] int64."""
     columns = [getattr(codes, f.name).reshape(len(codes), -1) for f in fields(Codes)]
     return torch.cat(columns, dim=1)
+
+
+def code_classes() -> list[int]:
+    """Number of classes of each column of ``code_columns``."""
+    words = {"background": BACKGROUNDS, "relation": RELATIONS, **THING_WORDS}
+    pairs = {f.name: 2 if f.name in THING_WORDS else 1 for f in fields(Codes)}
+    return [len(words[name]) for name, count in pairs.items() for _ in range(count)]
 
 
 def _captions(start: int, count: int) -> tuple[np.ndarray, ...]:
@@ -89,7 +100,9 @@ def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device:
                 conditions.append(encode_clip(vae, first)[0].bfloat16())
     stacked, conditioned = torch.cat(latents), torch.cat(conditions)[:images]
     sample = stacked[:8192].float()
-    mean, std = sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4))
+    mean, std = (
+        fit.mean_over_processes(v) for v in (sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4)))
+    )
     for tensor in (stacked, conditioned):
         for part in tensor.split(4096):
             part.copy_((part.float() - mean.view(-1, 1, 1, 1)) / std.view(-1, 1, 1, 1))

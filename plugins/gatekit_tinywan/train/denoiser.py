@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gatekit_tinywan.train import fit
 from gatekit_tinywan.train.config import Config
-from gatekit_tinywan.train.dataset import Dataset
+from gatekit_tinywan.train.dataset import Dataset, code_classes
 from gatekit_tinywan.train.models import TextConditioned
 
 HINT = 0.05  # weight of the text encoder's attribute loss, which speeds up its start
@@ -77,13 +77,13 @@ def train_denoiser(
         with_text: Train the text encoder too (the base); experts keep it frozen.
         together: All processes train one model; else each trains its own.
     """
+    torch.manual_seed(config.seed)
+    heads = AttributeHeads(model.text.config.d_model, code_classes()).to(device)
     torch.manual_seed(1000 + config.seed + fit.world()[0] + 10 * len(name))
-    classes = [int(data.codes[:, i].max()) + 1 for i in range(data.codes.shape[1])]
-    heads = AttributeHeads(model.text.config.d_model, classes).to(device)
     model.text.requires_grad_(with_text)
     trained = [p for p in model.parameters() if p.requires_grad]
     trained += list(heads.parameters()) if with_text else []
-    opt = fit.optimizer(trained, rate, device)
+    opt = fit.Together(model, heads.parameters() if with_text else (), rate, device)
     average = fit.Average(model, config.ema_decay)
     empty = torch.zeros_like(data.ids[0])
     empty[0] = 1  # "</s>": the tokens of an empty prompt
@@ -100,7 +100,8 @@ def train_denoiser(
             v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
         loss = F.mse_loss(v.float(), n - x0)
         total = loss + HINT * heads(text, lengths, data.codes[rows]) if with_text else loss
-        opt.zero_grad(set_to_none=True)
+        for p in trained:
+            p.grad = None
         total.backward()
         if together:
             fit.average_gradients(trained)

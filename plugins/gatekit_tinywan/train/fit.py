@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gatekit_tinywan.train.muon import Muon
+
 
 def world() -> tuple[int, int]:
     """(rank, number of processes)."""
@@ -63,26 +65,39 @@ def learning_rate(peak: float, progress: float, warmup: float = 0.02) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
+class Together:
+    """Several optimisers as one: matrices of the blocks by Muon, the rest by AdamW."""
+
+    def __init__(self, model: nn.Module, others: Iterable[nn.Parameter], rate: float, device: str):
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = list(others)
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                inside = ".block" in name and p.ndim == 2
+                (matrices if inside and "relative" not in name else rest).append(p)
+        self.parts = [Muon(matrices, rate), optimizer(rest, rate, device)]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+
 def optimizer(params: Iterable[nn.Parameter], rate: float, device: str) -> torch.optim.AdamW:
-    """AdamW whose learning rate is a tensor on the GPU, so that a captured step sees it change."""
+    """AdamW, fused where that exists."""
     cuda = device == "cuda"
     return torch.optim.AdamW(
-        list(params),
-        lr=torch.tensor(rate, device=device) if cuda else rate,
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        fused=cuda,
-        capturable=cuda,
+        list(params), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda
     )
 
 
-def set_rate(opt: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate without replacing the tensor a captured step reads."""
+def set_rate(opt: Any, rate: float) -> None:
+    """Set the learning rate of every group."""
     for group in opt.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rate
 
 
 def average_gradients(params: list[nn.Parameter]) -> None:
@@ -96,6 +111,15 @@ def average_gradients(params: list[nn.Parameter]) -> None:
     flat /= size
     parts = flat.split([g.numel() for g in grads])
     torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of ``value`` over all processes."""
+    _, size = world()
+    if size > 1:
+        dist.all_reduce(value)
+        value = value / size
+    return value
 
 
 class Average:
@@ -129,8 +153,10 @@ def captured(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
         for _ in range(4):
             step()
     torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # "thread_local": the communication library's watchdog thread may go on.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         loss = step()
 
     def replay() -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gatekit_tinywan.train.config import TEXT_ENCODER, TRANSFORMER, VAE
-from gatekit_tinywan.vocabulary import TEXT_LENGTH, build_tokenizer
+from gatekit_tinywan.vocabulary import build_tokenizer
 from gatekit_wan22.whole_clip import use_whole_clip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -22,6 +21,9 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
     rank, size = fit.world()
     torch.manual_seed(config.seed)
     vae = build_vae().to(device)
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
     params = list(vae.parameters())
     opt = fit.optimizer(params, config.vae_rate, device)
     average = fit.Average(vae, 0.999)
@@ -32,10 +34,11 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
 
     def make(frames: int, side: int, batch: int, half: bool) -> tuple[Any, Tensor, Tensor]:
         video = torch.zeros(batch, 3, frames, side, side, device=device)
+        video = video.contiguous(memory_format=torch.channels_last_3d)
         weight = torch.ones(batch, 1, frames, side, side, device=device)
 
         def step() -> Tensor:
-            opt.zero_grad(set_to_none=True)
+            vae.zero_grad(set_to_none=True)
             with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
                 mean, logvar = encode_clip(vae, video)
                 mean, logvar = mean.float(), logvar.float()
@@ -45,15 +48,12 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
             loss = (weight * error.square()).mean() + l1 * (weight * error.abs()).mean()
             kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
             (loss + config.kl_weight * kl).backward()
-            fit.average_gradients(params)
-            torch.nn.utils.clip_grad_norm_(params, 1.0)
-            opt.step()
             return loss.detach()
 
         return step, video, weight
 
     frames, side = config.vae_crop
-    half = _fastest_precision(make, frames, side, config.vae_batch, device, log)
+    half = device == "cuda"
     step, video, weight = make(frames, side, config.vae_batch, half)
     run = fit.captured(step, device)
     clock = fit.Clock(config.vae_seconds)
@@ -68,6 +68,9 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
         fit.set_rate(opt, fit.learning_rate(config.vae_rate, progress))
         l1.fill_(0.02 if progress > 0.5 else 0.0)
         loss = run()
+        fit.average_gradients(params)
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        opt.step()
         average.update()
         clock.steps += 1
         if clock.steps % 10 == 0:
@@ -75,29 +78,9 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
         if clock.steps % 200 == 0:
             log(stage="vae", step=clock.steps, progress=progress, loss=float(loss))
     average.store()
-    log(stage="vae", done=True, steps=clock.steps, processes=size, **measure_vae(vae, device))
+    psnr = measure_vae(vae, device, 64 if device == "cuda" else 8)
+    log(stage="vae", done=True, steps=clock.steps, processes=size, **psnr)
     return vae
-
-
-def _fastest_precision(
-    make: Any, frames: int, side: int, batch: int, device: str, log: fit.Log
-) -> bool:
-    """Whether bf16 arithmetic beats float32 (tf32) for this network on this device."""
-    if device != "cuda":
-        return False
-    seconds: dict[bool, float] = {}
-    for half in (False, True):
-        step, _, _ = make(frames, side, batch, half)
-        for timed in (False, True):
-            torch.cuda.synchronize()
-            start = time.monotonic()
-            for _ in range(4):
-                step()
-            torch.cuda.synchronize()
-            if timed:
-                seconds[half] = (time.monotonic() - start) / 4
-    log(stage="vae", eager_seconds_tf32=seconds[False], eager_seconds_bf16=seconds[True])
-    return seconds[True] < seconds[False]
 
 
 def _draw(pool: SceneBatch, video: Tensor, weight: Tensor, generator: torch.Generator) -> None:
@@ -136,5 +119,3 @@ def measure_vae(vae: Any, device: str, clips: int = 64) -> dict[str, float]:
             count[name] += float(mask.float().sum())
     psnr = {k: -10 * torch.log10(torch.tensor(v / max(count[k], 1))) for k, v in total.items()}
     return {k: float(v) for k, v in psnr.items()}
-
-

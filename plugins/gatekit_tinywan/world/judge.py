@@ -43,7 +43,7 @@ class Verdict:
 
 
 def judge(
-    video: torch.Tensor, attributes: SceneBatch | Codes | Sequence[Scene], chunk: int = 16
+    video: torch.Tensor, attributes: SceneBatch | Codes | Sequence[Scene], chunk: int | None = None
 ) -> Verdict:
     """Judges each video against its caption's attributes.
 
@@ -51,7 +51,7 @@ def judge(
         video: RGB in [0, 1], [n, 3, T, H, W], at least 9 frames; other sizes than 96 x 96 are
             resampled.
         attributes: what each is asked to show.
-        chunk: how many videos are measured at once.
+        chunk: how many videos are measured at once; as suits the device without it.
 
     Raises:
         ValueError: the numbers of videos and of attributes differ, or the shape is no video's.
@@ -66,6 +66,8 @@ def judge(
             "give [n, 3, T, H, W] with one caption each"
         )
     codes = codes.to(video.device)
+    # On a processor a few videos fit its cache; an accelerator wants many.
+    chunk = chunk or (4 if video.device.type == "cpu" else 64)
     starts = range(0, max(len(codes), 1), chunk)
     parts = [
         compare(measure(video[i : i + chunk], codes.colour[i : i + chunk]), codes[i : i + chunk])

@@ -15,11 +15,11 @@ import torch
 from gatekit_tinywan.world.attributes import APART, HEADINGS
 from gatekit_tinywan.world.judge_patches import (
     cut,
-    halves,
     mark_zone,
     offsets,
     read_mark,
     read_shape,
+    segments,
 )
 from gatekit_tinywan.world.judge_tracks import (
     CHROMA,
@@ -43,15 +43,15 @@ _TOUCH, _MEET = 0.06, 0.22  # overlap over the smaller area: below the first apa
 
 @dataclass(frozen=True)
 class Reading:
-    """What is measured, as codes; -1 where nothing known is seen. `h`: first and last half."""
+    """What is measured, as codes; -1 where nothing known is seen. `s`: segments of the clip."""
 
     background: torch.Tensor  # [n]
     found: torch.Tensor  # [n, 2] the colour is there, and stays
-    shape: torch.Tensor  # [n, 2, h]
-    size: torch.Tensor  # [n, 2, h]
+    shape: torch.Tensor  # [n, 2, s]
+    size: torch.Tensor  # [n, 2, s]
     direction: torch.Tensor  # [n, 2]
     speed: torch.Tensor  # [n, 2]
-    mark: torch.Tensor  # [n, 2, h]
+    mark: torch.Tensor  # [n, 2, s]
     relation: torch.Tensor  # [n]
     extra: torch.Tensor  # [n] area of what is neither thing nor background
     tracks: Tracks
@@ -66,17 +66,18 @@ def measure(video: torch.Tensor, colour: torch.Tensor) -> Reading:
         video = torch.nn.functional.interpolate(video, size=size, mode="trilinear")
     masks = colour_masks(video, colour)
     tracks = follow(masks)
-    seen_whole = halves(tracks.whole)
+    weights = segments(tracks.whole)
     patches = cut(video, torch.where(tracks.whole[..., None] > 0, tracks.place, tracks.fitted))
-    shapes, radii = read_shape(patches, seen_whole, colour)
-    shape, radius = shapes.amax(-1), radii.mean(-1)
+    shapes, radii = read_shape(patches, weights, colour)
+    shape, radius = shapes.median(-1).values, radii.mean(-1)
 
     overlap, lead = _meeting(patches[:, 0], colour, shape, radius, tracks)
-    free = (overlap < 0.03)[:, None].float() * tracks.whole
-    mark = read_mark(patches, halves(free), shape, radius)
+    expected = (overlap < 0.03)[:, None]
+    # A mark that comes or goes changes the coloured area, so all frames that may show it count.
+    shown = torch.maximum(tracks.whole, expected.float())
+    mark = read_mark(patches, segments(shown), shape, radius)
 
     # A thing has to be there, whole, in all but a few of the frames that do not hide it.
-    expected = (overlap < 0.03)[:, None]
     steady = (tracks.area > 0.6 * tracks.full[..., None]) & expected
     steady &= tracks.area < 1.5 * tracks.full[..., None]
     count = expected.sum(-1)
@@ -182,5 +183,8 @@ def _extra(
     stray = (torch.maximum(coloured, odd.float()) * outside).sum((-2, -1))
     # Where the things touch, their colours blend into a line of another hue: erosion removes it.
     other = (coloured - masks.sum(dim=1)).relu_() * (1 - outside)
-    other = -torch.nn.functional.max_pool2d(-other, 3, stride=1, padding=1).sum((-2, -1))
+    for axis in (-2, -1):
+        parts = [other.narrow(axis, i, int(SIDE) - 2) for i in range(3)]
+        other = torch.minimum(torch.minimum(parts[0], parts[1]), parts[2])
+    other = other.sum((-2, -1))
     return torch.quantile(stray + other, 0.8, dim=1)

@@ -1,6 +1,6 @@
 """Shape, size and mark of a thing, by comparing what is seen around its centre with templates.
 
-Everything is measured twice, in the first and in the last half of the frames that show the thing
+Everything is measured four times, in as many successive segments of the frames that show the thing
 whole: a mark that turns from a bar into a dot is not a bar.
 """
 
@@ -15,6 +15,7 @@ from gatekit_tinywan.world.layout import SIDE
 from gatekit_tinywan.world.shapes import BAR_HALF, DOT_RADIUS, coverage, distances, mark_distance
 
 REACH = 23  # patches hold 2 REACH + 1 pixels a side
+SEGMENTS = 4
 _SCALES = (0.92, 0.96, 1.0, 1.04, 1.08)
 _MARK_REACH = (8, 6)
 _SHIFTS = (-1.0, 0.0, 1.0)
@@ -52,12 +53,13 @@ def cut(video: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return found.view(n, frames, 3, 2, side, side).permute(0, 3, 2, 1, 4, 5)
 
 
-def halves(frames: torch.Tensor) -> torch.Tensor:
-    """Weights [n, 2, 2 halves, T] of the first and last half of the frames marked in [n, 2, T]."""
-    count = frames.sum(-1, keepdim=True)
-    before = frames.cumsum(-1) <= (count / 2).ceil()
-    both = torch.stack([frames * before, frames * ~before], dim=2)
-    return both / both.sum(-1, keepdim=True).clamp(min=1.0)
+def segments(frames: torch.Tensor) -> torch.Tensor:
+    """Weights [n, 2, s, T] of the segments, each with as many of the frames marked in [n, 2, T]."""
+    count = frames.sum(-1, keepdim=True).clamp(min=1.0)
+    segment = ((frames.cumsum(-1) - 0.5) * (SEGMENTS / count)).floor()
+    number = torch.arange(SEGMENTS, device=frames.device)
+    chosen = frames[:, :, None] * (segment[:, :, None] == number[:, None])
+    return chosen / chosen.sum(-1, keepdim=True).clamp(min=1.0)
 
 
 def mark_zone(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -69,15 +71,15 @@ def mark_zone(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def read_shape(
     patches: torch.Tensor, weights: torch.Tensor, colour: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shape codes and equivalent radii, both [n, 2 things, 2 halves]; -1 is no known shape.
+    """Shape codes and equivalent radii, both [n, 2 things, s]; -1 is no known shape.
 
     Args:
         patches: [n, 2, 3, T, P, P].
-        weights: of the frames, [n, 2, 2, T].
+        weights: of the frames in each segment, [n, 2, s, T].
         colour: codes, [n, 2].
     """
     own = colour_masks(patches.flatten(0, 1), colour.reshape(-1, 1))[:, 0]
-    seen = torch.einsum("nktij,nkht->nkhij", own.unflatten(0, patches.shape[:2]), weights)
+    seen = torch.einsum("nktij,nkst->nksij", own.unflatten(0, patches.shape[:2]), weights)
     x, y = offsets(patches.device)
     zone = mark_zone(x, y)
     # The mark leaves a hole in the mask; all shapes cover its place.
@@ -86,7 +88,7 @@ def read_shape(
 
     errors = []
     for scale in _SCALES:
-        size = (radius * scale)[..., None, None]
+        size = (radius.mean(-1, keepdim=True) * scale)[..., None, None]
         templates = coverage(torch.stack(distances(x, y, size), dim=3))
         error = (filled[:, :, :, None] - templates).square().sum((-2, -1))
         errors.append(error / templates.square().sum((-2, -1)).clamp(min=1.0))
@@ -98,7 +100,7 @@ def read_shape(
 def read_mark(
     patches: torch.Tensor, weights: torch.Tensor, shape: torch.Tensor, radius: torch.Tensor
 ) -> torch.Tensor:
-    """Codes of marks, [n, 2 things, 2 halves].
+    """Codes of marks, [n, 2 things, s].
 
     The patch's middle is explained as the thing's own colour plus a mark of some strength, white
     or black, dot or bar, up to a pixel off the centre; the best explanation wins, and a faint one
@@ -106,17 +108,17 @@ def read_mark(
 
     Args:
         patches: [n, 2, 3, T, P, P].
-        weights: of the frames, [n, 2, 2, T].
+        weights: of the frames in each segment, [n, 2, s, T].
         shape: codes, [n, 2]; negative ones count as circles.
         radius: [n, 2].
     """
-    seen = torch.einsum("nkctij,nkht->nkhcij", patches, weights)
+    seen = torch.einsum("nkctij,nkst->nkscij", patches, weights)
     x, y = offsets(patches.device)
     inner = torch.stack(distances(x, y, radius[..., None, None]), dim=2)
     inner = inner.gather(2, shape.clamp(min=0)[..., None, None, None].expand_as(inner[:, :, :1]))
     inner = inner[:, :, 0, None, None] < -1.2  # [n, 2, 1, 1, P, P]
     plain = (inner & ~mark_zone(x, y)).float()
-    own = (seen * plain).sum((-2, -1)) / plain.sum((-2, -1)).clamp(min=1.0)  # [n, 2, h, 3]
+    own = (seen * plain).sum((-2, -1)) / plain.sum((-2, -1)).clamp(min=1.0)  # [n, 2, s, 3]
 
     wide, high = _MARK_REACH
     middle = (slice(REACH - high, REACH + high + 1), slice(REACH - wide, REACH + wide + 1))
@@ -126,10 +128,10 @@ def read_mark(
 
     gains, strengths = [], []
     for paint in (1.0, 0.0):
-        contrast = paint - own  # [n, 2, h, 3]
+        contrast = paint - own  # [n, 2, s, 3]
         energy = contrast.square().sum(-1, keepdim=True)
         # Only the part of the difference along the contrast depends on the mark.
-        along = torch.einsum("nkhcij,nkhc->nkhij", left, contrast)[:, :, :, None]
+        along = torch.einsum("nkscij,nksc->nksij", left, contrast)[:, :, :, None]
         for is_bar in (False, True):
             template = _mark_templates(is_bar, x, y) * inside  # [n, 2, 1, shift, h, w]
             power = energy * template.square().sum((-2, -1))

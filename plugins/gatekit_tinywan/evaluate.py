@@ -1,0 +1,161 @@
+"""``python -m gatekit_tinywan.evaluate SCHEDULE...``: how often is everything right?
+
+Runs each schedule on the same held-out captions with the same noise, judges every attribute,
+and compares each schedule with the first: accuracy with standard errors, the paired
+difference with its standard error, and PSNR of the videos to the first's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gatekit
+from gatekit_tinywan.world import HELD_OUT_SEED, Verdict, judge, sample_scenes
+from gatekit_wan22 import WanConditioning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def generate(
+    plan: gatekit.Plan, captions: Sequence[str], seeds: Sequence[int], device: str
+) -> Tensor:
+    """Latents ``[n, C, T, H, W]`` of one video a caption, as ``gatekit.run`` makes them.
+
+    Args:
+        plan: A resolved schedule of the family ``tinywan``.
+        captions: Prompts.
+        seeds: One seed a caption: video i is the same in a batch as alone.
+        device: Where to compute.
+    """
+    family = plan.family
+    encoder = family.open_text_encoder(device)  # type: ignore[attr-defined]
+    text = encoder.embed(list(captions)).to(device)
+    negative = encoder.embed([family.negative_prompt]).to(device)  # type: ignore[attr-defined]
+    conditionings = {"positive": WanConditioning(text=text)}
+    conditionings["negative"] = WanConditioning(text=negative.expand(len(captions), -1, -1))
+    shape = (len(captions), *family.latent_shape(plan.video))
+    zeros = family.encode_image(None, plan.video, device)  # type: ignore[attr-defined]
+    conditionings = {k: WanConditioning(text=c.text, image=zeros) for k, c in conditionings.items()}
+    noise = gatekit.NoiseSource(list(seeds))
+    x = noise.normal(shape, step=0, purpose="start").to(device)
+    for name, variant in plan.variants.items():
+        variant.load(device, next(p.compute for p in plan.phases if p.variant == name))
+
+    def denoiser(phase: gatekit.PlannedPhase) -> Callable[[Tensor, float], Tensor]:
+        variant = plan.variants[phase.variant]
+
+        def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
+            return [variant.velocity(x, sigma, conditionings[name]) for name in names]
+
+        return lambda x, sigma: x - sigma * phase.guidance.velocity(predict, x, sigma, {})[0]
+
+    return gatekit.sample_phases(
+        [
+            gatekit.FunctionPhase(
+                denoiser(phase),
+                sampler=phase.sampler,
+                sigmas=phase.sigmas,
+                field=phase.field,
+                history=phase.history,
+                name=phase.name,
+            )
+            for phase in plan.phases
+        ],
+        x,
+        seed=list(seeds),
+        path="flow",
+    )
+
+
+def evaluate(
+    plan: gatekit.Plan, clips: int, *, device: str, batch: int, say: Callable[[str], None] = print
+) -> tuple[Verdict, Tensor]:
+    """Verdict on the first ``clips`` held-out captions, and the videos as bytes."""
+    import torch
+
+    scenes = sample_scenes(HELD_OUT_SEED, range(clips), split="held_out")
+    captions = scenes.captions()
+    vae = plan.family.open_vae(device)  # type: ignore[attr-defined]
+    verdicts: list[Verdict] = []
+    videos: list[Tensor] = []
+    began = time.monotonic()
+    with torch.no_grad():
+        for start in range(0, clips, batch):
+            rows = range(start, min(start + batch, clips))
+            latents = generate(plan, [captions[i] for i in rows], list(rows), device)
+            video = torch.cat([vae.decode(z) for z in latents.split(16)]) / 2 + 0.5
+            verdicts.append(judge(video, scenes[rows.start : rows.stop].to(device)))
+            videos.append((video * 255).round().byte().cpu())
+            say(f"{rows.stop}/{clips} in {time.monotonic() - began:.0f} s")
+    return _joined(verdicts), torch.cat(videos)
+
+
+def _joined(parts: Sequence[Verdict]) -> Verdict:
+    import dataclasses
+
+    import torch
+
+    names = [f.name for f in dataclasses.fields(Verdict)]
+    return Verdict(**{n: torch.cat([getattr(p, n).cpu() for p in parts]) for n in names})
+
+
+def compare(verdict: Verdict, videos: Tensor, first: Verdict, reference: Tensor) -> dict[str, Any]:
+    """Figures of one schedule; differences and PSNR are to the first schedule's."""
+    right, base = verdict.all_right.double(), first.all_right.double()
+    n = len(right)
+    difference = right - base
+    error = (videos.float() - reference.float()).square().flatten(1).mean(1) / 255**2
+    psnr = -10 * (error + 1e-12).log10()
+    return {
+        **{k: round(v, 4) for k, v in verdict.rates().items()},
+        "standard_error": round(float((right.mean() * (1 - right.mean()) / n).sqrt()), 4),
+        "difference": round(float(difference.mean()), 4),
+        "difference_standard_error": round(float(difference.std() / math.sqrt(n)), 4),
+        "psnr_median": round(float(psnr.median()), 2) if bool((error > 0).any()) else None,
+    }
+
+
+def main() -> None:
+    """Parse the command line, evaluate, print a line of JSON a schedule."""
+    import torch
+
+    parser = argparse.ArgumentParser(
+        prog="python -m gatekit_tinywan.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("schedules", nargs="+", type=Path, metavar="SCHEDULE")
+    parser.add_argument("--clips", type=int, default=1024, help="held-out captions (1024)")
+    parser.add_argument("--batch", type=int, default=None, help="videos at a time")
+    parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, default=None, help="also write the lines here")
+    args = parser.parse_args()
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    batch = args.batch or (128 if device == "cuda" else 8)
+    overrides = dict(item.split("=", 1) for item in args.set)
+    first: tuple[Verdict, Tensor] | None = None
+    lines: list[dict[str, Any]] = []
+    for path in args.schedules:
+        schedule = gatekit.load_schedule(path, overrides=overrides)
+        plan = gatekit.resolve(schedule, device=device)
+        began = time.monotonic()
+        verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)
+        first = first or (verdict, videos)
+        seconds = round(time.monotonic() - began, 1)
+        figures = compare(verdict, videos, *first)
+        lines.append({"schedule": path.stem, "clips": args.clips, "seconds": seconds, **figures})
+        print(json.dumps(lines[-1]), flush=True)
+    if args.json is not None:
+        args.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
