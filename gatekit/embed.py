@@ -89,7 +89,7 @@ def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any
     carried: dict[str, Any] = content["inputs"]
     inputs = {k: with_file(v, lambda file: str(folder / file)) for k, v in carried.items()}
     try:
-        text = (path.with_name(path.name + ".run") / "run.json").read_text("utf-8")
+        text = (path.with_suffix(".run") / "run.json").read_text("utf-8")
         earlier = json.loads(text)
         same = {k: without_folder(v) for k, v in earlier["inputs"].items()} == content["inputs"]
         if same and earlier["schedule"] == content["schedule"] and earlier["folder"]:

@@ -97,7 +97,7 @@ def _folder(
     if run_dir is None and resume is not None:
         run_dir = resume
     if run_dir is None and out is not None:
-        run_dir = out.with_name(out.name + ".run")
+        run_dir = out.with_suffix(".run")
     return RunFolder(Path(run_dir)) if run_dir is not None else None
 
 

@@ -156,6 +156,6 @@ def open_run_folder(path: str | Path) -> RunFolder:
         raise InputError(
             "no run folder",
             where=str(folder),
-            remedy=f"name the folder that holds {RECORD}, such as out.mp4.run",
+            remedy=f"name the folder that holds {RECORD}, such as out.run",
         ) from exc
     return RunFolder(folder, content)

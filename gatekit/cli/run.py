@@ -34,7 +34,7 @@ def run(
     models_dir: ModelsDir = None,
     device: Device = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; OUT.mp4.run.")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; OUT.run.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with a stopped run.")

@@ -25,7 +25,7 @@ class Session:
         plan: What to run.
         inputs: From what.
         out: The video.
-        run_dir: The run folder, where it is not ``OUT.mp4.run``.
+        run_dir: The run folder, where it is not ``OUT.run``.
         resume: Run folder of the run to go on with.
         weights: Hashes that an earlier run had, by file name.
     """
@@ -42,7 +42,7 @@ class Session:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.run_dir or self.resume or self.out.with_name(self.out.name + ".run")
+        return self.run_dir or self.resume or self.out.with_suffix(".run")
 
     def run(self) -> None:
         """Make the video; print its path. Raises what ``gatekit.run`` raises."""

@@ -118,7 +118,7 @@ def test_run_writes_the_video_and_says_where(here, capsys):
     captured = capsys.readouterr()
     assert captured.out == "fake-seed7.mp4\n"
     assert captured.err == ""
-    assert (here / "fake-seed7.mp4.run" / "run.json").is_file()
+    assert (here / "fake-seed7.run" / "run.json").is_file()
     assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "7"]) == 0
     assert capsys.readouterr().out == "fake-seed7-2.mp4\n"
     assert (here / "fake-seed7.mp4").read_bytes() == (here / "fake-seed7-2.mp4").read_bytes()
@@ -171,11 +171,11 @@ def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monk
     capsys.readouterr()
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 130
     error = capsys.readouterr().err
-    assert error.endswith("gatekit: interrupted; go on with: gatekit run --resume out.mp4.run\n")
+    assert error.endswith("gatekit: interrupted; go on with: gatekit run --resume out.run\n")
     assert signal.getsignal(signal.SIGINT) is before
     assert not (here / "out.mp4").exists()
-    assert json.loads((here / "out.mp4.run" / "run.json").read_text())["steps"][-1]["step"] == 3
-    assert call(["run", "--resume", "out.mp4.run"]) == 0
+    assert json.loads((here / "out.run" / "run.json").read_text())["steps"][-1]["step"] == 3
+    assert call(["run", "--resume", "out.run"]) == 0
     assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
 
 
@@ -187,9 +187,9 @@ def test_an_unexpected_exception_is_logged(here, capsys, fake, monkeypatch):
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 1
     error = capsys.readouterr().err
     assert error == (
-        "gatekit: unexpected ValueError: a bug; the traceback is in out.mp4.run/error.log\n"
+        "gatekit: unexpected ValueError: a bug; the traceback is in out.run/error.log\n"
     )
-    assert "Traceback" in (here / "out.mp4.run" / "error.log").read_text()
+    assert "Traceback" in (here / "out.run" / "error.log").read_text()
     with pytest.raises(ValueError, match="a bug"):
         call(["--debug", "run", "fake.yaml", "-p", "x", "-o", "out.mp4"])
 

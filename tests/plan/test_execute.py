@@ -89,7 +89,7 @@ def test_a_plan_with_missing_files_does_not_run(project):
 def test_the_run_folder_tells_what_ran(project, tmp_path):
     out = tmp_path / "out.mp4"
     result = gatekit.run(plan_of(project), Inputs(prompt="x", seed=5), out=out)
-    folder = tmp_path / "out.mp4.run"
+    folder = tmp_path / "out.run"
     assert result.run_dir == folder
     assert sorted(p.name for p in folder.iterdir()) == ["latent.safetensors", "run.json"]
     content = json.loads((folder / "run.json").read_text())
