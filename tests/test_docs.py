@@ -1,4 +1,7 @@
-"""Every Python block of README and docs runs; ``python no-run`` blocks are compiled only."""
+"""Every Python block of README and docs runs; ``python no-run`` blocks are compiled only.
+
+A page's blocks share one namespace, in an empty folder that has the repository's ``schedules``.
+"""
 
 import re
 from pathlib import Path
@@ -27,6 +30,7 @@ def test_a_marked_block_is_found():
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p in PAGES if p.exists()])
 def test_snippets(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "schedules").symlink_to(ROOT / "schedules")
     namespace = {"__name__": "__docs__"}
     for marks, source in blocks(page):
         code = compile(source, str(page), "exec")

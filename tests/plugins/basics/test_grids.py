@@ -65,7 +65,7 @@ def test_karras():
 
 def test_exponential():
     sigmas = grid("exponential", sigma_min=0.02, sigma_max=14.0)(10)
-    ratios = [a / b for a, b in zip(sigmas[:-1], sigmas[1:-1], strict=False)]
+    ratios = [a / b for a, b in pairwise(sigmas[:-1])]
     assert sigmas[0] == 14.0 and ratios == pytest.approx([ratios[0]] * 9)
 
 
