@@ -21,8 +21,22 @@ def check_image(image: Any) -> None:
     """Raise InputError unless ``image`` can be opened and read to its end."""
     if isinstance(image, str | Path):
         _open(Path(image))
-    elif not hasattr(image, "getbands"):
+    elif hasattr(image, "getbands"):
+        _rgb(image)
+    else:
         _check_tensor(image)
+
+
+def _rgb(image: Any) -> Any:
+    """A PIL image, read to its end; it may be backed by a file that is damaged."""
+    try:
+        return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise nearly everything
+        raise InputError(
+            f"not a readable image ({type(error).__name__})",
+            where=getattr(image, "filename", None) or None,
+            remedy=_REMEDY,
+        ) from error
 
 
 def _open(path: Path) -> Any:
@@ -65,7 +79,7 @@ def to_tensor(image: Any) -> Tensor:
     if isinstance(image, str | Path):
         image = _open(Path(image))
     if hasattr(image, "getbands"):
-        pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+        pixels = np.array(_rgb(image), dtype=np.uint8)
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
     _check_tensor(image)
     return torch.as_tensor(image, dtype=torch.float32).clamp(0.0, 1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gatekit import InputError, ModelVariant, Precision, VariantFacts, VariantParams, WeightsError
+from gatekit import InputError, ModelVariant, VariantFacts, VariantParams, WeightsError
 
 from .conditioning import WanConditioning
 from .header import Header, TensorInfo, read_header
@@ -138,13 +138,6 @@ class WanVariant(ModelVariant):
         return self._loaded
 
     @property
-    def precision(self) -> Precision | None:
-        """Storage and compute while loaded."""
-        if self._loaded is None:
-            return None
-        return Precision(self.storage(self.header()), self._loaded[1])
-
-    @property
     def module(self) -> Any:
         """The torch module while loaded, else None."""
         return self._model
@@ -203,13 +196,13 @@ class WanVariant(ModelVariant):
         device, dtype = self._loaded[0], torch_dtype(self._loaded[1])
         given = self._with_image(x, conditioning.image).to(device, dtype)
         text = conditioning.text
-        if text.ndim != 3 or text.shape[-1] != self.sizes.text_dim:
+        batch, width = x.shape[0], self.sizes.text_dim
+        if text.ndim != 3 or text.shape[-1] != width or text.shape[0] not in (1, batch):
             raise InputError(
-                f"text embeddings must be [B, L, {self.sizes.text_dim}] for this model",
+                f"text embeddings must be [1 or {batch}, L, {width}] for this model",
                 value=list(text.shape),
                 remedy="use the text encoder that belongs to it",
             )
-        batch = x.shape[0]
         text = text.to(device, dtype).expand(batch, -1, -1)
         time = torch.full((batch,), self.timestep(sigma), dtype=torch.float64, device=device)
         (out,) = self._model(given, time, text, return_dict=False)
@@ -224,6 +217,7 @@ class WanVariant(ModelVariant):
             raise InputError(
                 f"the state must be [B, {channels}, T, H, W] with even H and W",
                 value=list(x.shape),
+                remedy="give a latent of this model",
             )
         if extra == 0 and image is not None:
             raise InputError(
@@ -242,9 +236,11 @@ class WanVariant(ModelVariant):
                 remedy="give an image, or use a text-to-video model",
             )
         wanted = (extra, *x.shape[2:])
-        if image.ndim != 5 or tuple(image.shape[1:]) != wanted:
+        batches = (1, x.shape[0])
+        if image.ndim != 5 or tuple(image.shape[1:]) != wanted or image.shape[0] not in batches:
             raise InputError(
                 f"mask and condition must be [B, {', '.join(map(str, wanted))}]",
                 value=list(image.shape),
+                remedy="make them with image_condition, for the size of the state",
             )
         return torch.cat([x, image.to(x.device, x.dtype).expand(x.shape[0], *wanted)], dim=1)

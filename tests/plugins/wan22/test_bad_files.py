@@ -22,7 +22,7 @@ def check(path, match, tools):
     with pytest.raises(WeightsError, match=match) as caught:
         variant.facts()
     assert str(path) in str(caught.value) and caught.value.remedy
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 2 and str(caught.value).isprintable()
     with pytest.raises(WeightsError):
         variant.load("cpu", "fp32")
 
@@ -186,6 +186,7 @@ def entry(name, shape, kind=0, offset=0):
         (header_of(tensors=1, body=entry("a", [4], offset=1 << 63) + b"\0" * 64), "truncated"),
         (header_of(tensors=1, body=entry("a", [4], kind=200) + b"\0" * 64), "type 200"),
         (header_of(tensors=1, body=entry("a", [255], kind=10) + b"\0" * 900), "no multiple of 256"),
+        (header_of(tensors=1, body=entry("a\n\x1b[1m", [4]) + b"\0" * 64), r"such as a\?\?\[1m"),
         (header_of(tensors=1, body=entry("a", [1] * 9) + b"\0" * 64), "9 dimensions"),
         (header_of(tensors=2, body=entry("a", [4]) * 2 + b"\0" * 64), "occurs twice"),
     ],

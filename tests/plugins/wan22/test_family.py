@@ -108,6 +108,9 @@ def test_inputs(parts, picture, tmp_path):
     i2v.check_inputs(Inputs(image=torch.rand(3, 8, 8)))
     (tmp_path / "not.png").write_text("no image at all")
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:300])
+    unreadable = pytest.raises(InputError, match="not a readable image")
+    with Image.open(tmp_path / "cut.png") as cut, unreadable:
+        i2v.check_inputs(Inputs(image=cut))
     bad = [
         (t2v, Inputs(image=picture), "takes no image"),
         (i2v, Inputs(), "needs an image"),

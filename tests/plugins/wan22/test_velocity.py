@@ -224,6 +224,9 @@ def test_image_missing_or_unwanted(i2v, wan, inputs, tools):
     image = torch.zeros(1, 20, *inputs.x.shape[2:])
     with pytest.raises(InputError, match=r"given no image.*give an image"):
         velocity(tools.open_file(i2v[1]), inputs)
+    for shape in [(3, *image.shape[1:]), (1, 16, *image.shape[2:]), (1, 20, 3, 4, 4)]:
+        with pytest.raises(InputError, match="mask and condition"):
+            velocity(tools.open_file(i2v[1]), inputs, image=torch.zeros(shape))
     with pytest.raises(InputError, match="text-to-video model"):
         velocity(tools.open_file(wan.path), inputs, image=image)
 
@@ -242,6 +245,8 @@ def test_wrong_state_shapes(shape, wan, inputs, tools):
         variant.velocity(torch.zeros(shape), 0.5, WanConditioning(text=inputs.text))
     with pytest.raises(InputError, match="text embeddings"):
         variant.velocity(inputs.x, 0.5, WanConditioning(text=torch.zeros(1, 5, 31)))
+    with pytest.raises(InputError, match="text embeddings"):
+        variant.velocity(inputs.x, 0.5, WanConditioning(text=torch.zeros(3, 5, 32)))
     variant.unload()
     with pytest.raises(InputError, match="not loaded"):
         variant.velocity(inputs.x, 0.5, WanConditioning(text=inputs.text))
