@@ -143,10 +143,11 @@ class Engine:
             self._pending = (finite, None, where)
             self.check()
             return
-        host = torch.empty((), dtype=torch.bool, pin_memory=True)
-        host.copy_(finite, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()  # pyright: ignore[reportUnknownMemberType]
+        host = torch.ones((), dtype=torch.bool).pin_memory()
+        with torch.cuda.device(finite.device):  # the event belongs to this device's stream
+            host.copy_(finite, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()  # pyright: ignore[reportUnknownMemberType]
         self._pending = (host, event, where)
 
     def check(self) -> None:

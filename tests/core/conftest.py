@@ -1,4 +1,8 @@
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gatekit", deadline=None)  # no test asserts timing
+settings.load_profile("gatekit")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekit import ScheduleError
@@ -20,6 +20,7 @@ def grid(name, **params):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
 @given(steps=st.integers(1, 60))
 def test_whole_runs(name, steps):
     sigmas = grid(name)(steps)
@@ -28,6 +29,7 @@ def test_whole_runs(name, steps):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
 @given(
     st.integers(1, 30),
     st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2, unique_by=lambda v: round(v, 2)),

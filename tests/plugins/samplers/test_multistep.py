@@ -1,6 +1,7 @@
 """Samplers against their formulas, written out a second time."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ X = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.fl
 def test_dpmpp_2m_in_u_is_k_diffusions_formula():
     """t = -log sigma; x' = (s'/s) x - expm1(-h) ((1 + 1/(2r)) D - 1/(2r) D_old)."""
     x, old, h_last = X, None, None
-    for s, to in zip(GRID, GRID[1:], strict=False):
+    for s, to in pairwise(GRID):
         d = FIELD(x, s)
         if to == 0.0:
             x = d
