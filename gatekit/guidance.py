@@ -19,7 +19,9 @@ class Predict(Protocol):
     Several names are evaluated together where memory allows. Each is one pass.
     """
 
-    def __call__(self, x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]: ...
+    def __call__(self, x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
+        """One velocity for each of ``names``, in their order."""
+        ...
 
 
 class Guidance(ABC):

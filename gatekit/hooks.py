@@ -5,7 +5,6 @@ Each function it marks with ``@gatekit.hookimpl`` is called with the arguments b
 it may name fewer of them than are offered.
 """
 
-# pyright: reportEmptyBody=false
 from __future__ import annotations
 
 from collections.abc import Sequence

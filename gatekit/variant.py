@@ -58,8 +58,8 @@ class VariantFacts:
     parameters: int
     bits_per_weight: float
     resident_bytes: int
-    types: Mapping[str, int] = field(default_factory=dict)
-    details: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict[str, int])
+    details: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""``python -m gatekit_tinywan.evaluate SCHEDULE...``: how often is everything right?
+"""How often is everything right? ``python -m gatekit_tinywan.evaluate SCHEDULE...``.
 
 Runs each schedule on the same held-out captions with the same noise, judges every attribute,
 and compares each schedule with the first: accuracy with standard errors, the paired

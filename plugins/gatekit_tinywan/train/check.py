@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def generate(
         generator = torch.Generator(device).manual_seed(start)
         x = torch.randn(len(texts), 16, 7, 12, 12, device=device, generator=generator)
         zeros = torch.zeros(2 * len(texts), 20, 7, 12, 12, device=device)
-        for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for s, t in pairwise(sigmas):
             model = high if s >= BOUNDARY else low
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 level = torch.full((2 * len(texts),), s, device=device)

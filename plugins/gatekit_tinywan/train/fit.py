@@ -1,5 +1,7 @@
 """What every stage of the training shares: clock, learning rate, averages, captured steps, log."""
 
+# torch._foreach_*: one launch for a list of tensors; what torch.optim itself is built on.
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 import json
@@ -28,6 +30,7 @@ class Log:
         self.path, self.start = path, time.monotonic()
 
     def __call__(self, **values: Any) -> None:
+        """Write one line."""
         if world()[0] != 0:
             return
         values = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
@@ -79,9 +82,11 @@ class Together:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts, for ``set_rate``."""
         return [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
+        """One update by every part."""
         for part in self.parts:
             part.step()
 
@@ -127,7 +132,7 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.count = model, decay, 0
-        self.params = [p for p in model.parameters()]
+        self.params = list(model.parameters())
         self.shadow = [p.detach().clone() for p in self.params]
 
     @torch.no_grad()

@@ -14,14 +14,14 @@ from gatekit_wan22.whole_clip import use_whole_clip
 
 def build_vae() -> Any:
     """AutoencoderKLWan of the small sizes, running whole clips."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     return use_whole_clip(AutoencoderKLWan(**VAE))
 
 
 def build_transformer() -> Any:
     """WanTransformer3DModel of the small sizes."""
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     return WanTransformer3DModel(**TRANSFORMER)
 

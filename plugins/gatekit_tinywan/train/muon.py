@@ -7,6 +7,7 @@ learning rate. ``torch.optim.Muon`` does the same one matrix at a time, which at
 size costs more in launches than the whole step in arithmetic.
 """
 
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -43,8 +44,9 @@ class Muon:
             buffer.lerp_(grads, 1 - self.momentum)
             update = _orthogonal(grads.lerp(buffer, self.momentum))
             update *= 0.2 * max(shape) ** 0.5 * lr
-            torch._foreach_mul_(group, 1 - lr * self.decay)
-            torch._foreach_sub_(group, list(update.to(group[0].dtype).unbind()))
+            data = [p.data for p in group]
+            torch._foreach_mul_(data, 1 - lr * self.decay)
+            torch._foreach_sub_(data, list(update.to(group[0].dtype).unbind()))
 
 
 def _orthogonal(matrices: Tensor) -> Tensor:
