@@ -1,0 +1,172 @@
+"""Untrained weights of the shipped sizes, exported, opened again and run."""
+
+import numpy as np
+import pytest
+import torch
+
+import gatekit
+from gatekit_tinywan.vocabulary import TEXT_LENGTH, build_tokenizer, encode_ids
+from gatekit_tinywan.world import VOCABULARY
+
+SCHEDULE = """\
+version: 1
+name: tiny
+family: {use: tinywan}
+text_encoder: {file: tinywan_umt5_fp16.safetensors}
+vae: {file: tinywan_vae_fp16.safetensors}
+variants:
+  high-q2k: {use: gguf, expert: high, file: tinywan_high_Q2_K.gguf}
+  high-q5ks: {use: gguf, expert: high, file: tinywan_high_Q5_K_S.gguf}
+  low: {use: safetensors, expert: low, file: tinywan_low_fp16.safetensors}
+video: {width: 32, height: 32, frames: 5}
+sigmas: {use: shifted_linear, steps: 3, shift: 5.0}
+device: cpu
+phases:
+  - {name: commit, until: 0.95, variant: high-q2k, sampler: unipc, guidance: {use: cfg, scale: 3}}
+  - {name: structure, until: 0.875, variant: high-q5ks, sampler: unipc, guidance: none}
+  - {name: polish, variant: low, sampler: dpmpp_2m, guidance: {use: cfg, scale: 3}}
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of both experts, the VAE and the text encoder, from a seed."""
+    torch.set_num_threads(1)
+    from gatekit_tinywan.train import export
+    from gatekit_tinywan.train.models import TextConditioned, build_vae
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    model = TextConditioned()
+    export.export_text_encoder(folder, model.text)
+    export.export_vae(folder, build_vae(), torch.zeros(16), torch.ones(16))
+    for expert in ("high", "low"):
+        export.export_expert(folder, expert, model.transformer)
+    return folder, model
+
+
+@pytest.fixture
+def plan(weights, tmp_path):
+    folder, _ = weights
+    (tmp_path / "tiny.yaml").write_text(SCHEDULE)
+    schedule = gatekit.load_schedule(tmp_path / "tiny.yaml")
+    return gatekit.resolve(schedule, models_dir=folder)
+
+
+def test_one_run_is_one_video_and_the_same_bits_again(plan):
+    inputs = gatekit.Inputs(prompt="a small red circle moves left slowly", seed=3)
+    first, again = gatekit.run(plan, inputs), gatekit.run(plan, inputs)
+    assert first.video.shape == (5, 32, 32, 3) and first.latent.shape == (16, 2, 4, 4)
+    assert first.video.min() >= 0 and first.video.max() <= 1
+    assert torch.equal(first.video, again.video)
+    other = gatekit.run(plan, gatekit.Inputs(prompt="a large blue cross moves up", seed=3))
+    assert not torch.equal(first.latent, other.latent)
+
+
+def test_an_image_changes_the_video(plan):
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    without = gatekit.run(plan, gatekit.Inputs(prompt="a red circle", seed=1))
+    with_image = gatekit.run(plan, gatekit.Inputs(prompt="a red circle", seed=1, image=image))
+    assert not torch.equal(without.latent, with_image.latent)
+
+
+def test_a_batch_gives_each_caption_the_video_of_a_run_alone(plan):
+    from gatekit_tinywan.evaluate import generate
+
+    prompts = ["a small red circle moves left slowly", "a large blue cross moves up quickly"]
+    latents = generate(plan, prompts, [5, 6], "cpu")
+    for i, (prompt, seed) in enumerate(zip(prompts, (5, 6), strict=True)):
+        alone = gatekit.run(plan, gatekit.Inputs(prompt=prompt, seed=seed)).latent
+        torch.testing.assert_close(latents[i], alone, atol=2e-4, rtol=1e-3)
+
+
+def test_exported_fp16_predicts_as_the_trained_module(weights):
+    folder, model = weights
+    variant = gatekit.open_variant(
+        {"use": "safetensors", "file": str(folder / "tinywan_low_fp16.safetensors")},
+        family="tinywan",
+        device="cpu",
+        compute="fp32",
+    )
+    from gatekit_wan22 import WanConditioning
+
+    x, image = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 20, 2, 4, 4)
+    ids, lengths = encode_ids(["a red circle moves left"])
+    mask = (torch.arange(TEXT_LENGTH) < torch.tensor(lengths)[:, None]).long()
+    with torch.no_grad():
+        text = model.embed(torch.tensor(ids), mask)
+        expected = model(torch.cat([x, image], 1), torch.tensor([0.6]), text)
+    found = variant.velocity(x, 0.6, WanConditioning(text=text, image=image))
+    assert (found - expected).norm() < 2e-3 * expected.norm()  # fp16 rounding of the weights
+
+
+def test_gguf_mixes_are_those_of_public_files(weights):
+    folder, _ = weights
+    from gguf import GGUFReader
+
+    reader = GGUFReader(folder / "tinywan_high_Q2_K.gguf")
+    kinds = {t.name: t.tensor_type.name for t in reader.tensors}
+    assert kinds["blocks.0.self_attn.v.weight"] == "Q3_K"
+    assert kinds["blocks.0.self_attn.q.weight"] == kinds["blocks.4.ffn.2.weight"] == "Q2_K"
+    assert kinds["patch_embedding.weight"] == "F32"
+    assert sum(k in ("Q2_K", "Q3_K") for k in kinds.values()) == 10 * 5
+    five = {t.tensor_type.name for t in GGUFReader(folder / "tinywan_low_Q5_K_S.gguf").tensors}
+    assert five == {"Q5_K", "F16", "F32"}
+
+
+def test_all_shipped_files_fit_in_forty_mib(weights):
+    folder, _ = weights
+    left_out = "tinywan_low_Q5_K_S.gguf"  # not shipped: no schedule needs it
+    sizes = [f.stat().st_size for f in folder.iterdir() if f.name != left_out]
+    assert len(sizes) == 7 and sum(sizes) <= 40 * 2**20
+
+
+def test_the_quantiser_keeps_what_its_bits_can():
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    from gatekit_tinywan.train.quantise import quantise
+
+    weight = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
+    for kind, least, most in (("Q2_K", 0.2, 0.35), ("Q3_K", 0.1, 0.2), ("Q5_K", 0.02, 0.05)):
+        back = dequantize(quantise(weight, kind), GGMLQuantizationType[kind])
+        assert least < np.linalg.norm(back - weight) / np.linalg.norm(weight) < most
+    with pytest.raises(ValueError, match="multiple of 256"):
+        quantise(weight[:, :100], "Q2_K")
+
+
+def test_every_word_has_a_token_and_others_none():
+    tokenizer = build_tokenizer()
+    unknown = tokenizer.token_to_id("<unk>")
+    ids, lengths = encode_ids([" ".join(VOCABULARY[:40]), "A Red, CIRCLE.", "zebra", ""])
+    assert unknown not in ids[0] and unknown not in ids[1]
+    assert ids[2][0] == unknown and lengths == [41, 4, 2, 1]
+    assert ids[3] == [tokenizer.token_to_id("</s>")] + [0] * (TEXT_LENGTH - 1)
+
+
+def test_muon_steps_along_a_semi_orthogonal_matrix():
+    from gatekit_tinywan.train.muon import Muon
+
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.zeros(32, 64))
+    parameter.grad = torch.randn(32, 64)
+    optimizer = Muon([parameter], lr=0.1, decay=0.0)
+    optimizer.step()
+    singular = torch.linalg.svdvals(parameter.detach()) / (0.2 * 64**0.5 * 0.1)
+    assert singular.min() > 0.5 and singular.max() < 1.3
+    assert (parameter.detach() * parameter.grad).sum() < 0  # downhill
+
+
+def test_comparison_of_a_schedule_with_itself():
+    from gatekit_tinywan.evaluate import compare
+    from gatekit_tinywan.world import HELD_OUT_SEED, judge, render, sample_scenes
+
+    scenes = sample_scenes(HELD_OUT_SEED, range(4), split="held_out")
+    video = render(scenes)
+    videos = (video * 255).round().byte()
+    verdict = judge(video, scenes)
+    figures = compare(verdict, videos, verdict, videos)
+    assert figures["all_right"] == 1.0 and figures["difference"] == 0.0
+    assert figures["psnr_median"] is None
+    darker = compare(verdict, videos // 2, verdict, videos)
+    assert 5 < darker["psnr_median"] < 25
