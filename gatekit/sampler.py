@@ -7,7 +7,7 @@ noise and the interval to 0 belong to the runner.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -146,9 +146,6 @@ class StretchContext(StepContext):
     run_sigmas: tuple[float, ...] = ()
 
 
-Integrate = Callable[[StretchContext], Iterator[tuple[float, StepResult]]]
-
-
 class Sampler(ABC):
     """A sampling method. Instances are stateless: what a step must remember it returns.
 
@@ -162,7 +159,8 @@ class Sampler(ABC):
         Params: Its parameters.
         integrate: For samplers that own their loop, a method ``(c: StretchContext)`` that
             yields (sigma, StepResult) for each accepted step, down to ``c.sigmas[-1]``, or to a
-            small positive sigma of its choice where that is 0. None for all others.
+            small positive sigma of its choice where that is 0. The phase's strategy is then not
+            asked. None for all others.
     """
 
     name: ClassVar[str]
