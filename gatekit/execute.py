@@ -122,7 +122,7 @@ class _Execution:
             return self._make(observers, state)
         except BaseException:
             with contextlib.suppress(OutputError):
-                self.folder.flush()
+                self.folder.flush("stopped")
             raise
 
     def _make(self, observers: Sequence[Observer], state: State | None) -> Result:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gatekit.variant import ModelVariant
 
 SHARE = 0.75
+WIDER = {"fp32": 2}  # headers tell what 16-bit arithmetic needs
 
 
 def free_bytes(device: str) -> int | None:
@@ -58,7 +59,7 @@ class Residency:
         """The variant, loaded. Raises GatekitError where the memory does not suffice."""
         variant, device = self.plan.variants[key], self.plan.device
         if variant.loaded != (device, compute):
-            self._make_room(key)
+            self._make_room(key, compute)
             began = time.perf_counter()
             try:
                 variant.load(device, compute)
@@ -66,17 +67,18 @@ class Residency:
                 if not out_of_memory(exc):
                     raise
                 variant.unload()
-                raise self._too_large(key) from exc
+                raise self._too_large(key, compute) from exc
             self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - began
         self.loaded.pop(key, None)
-        self.loaded[key] = self._expected(key)
+        self.loaded[key] = self._expected(key, compute)
         return variant
 
-    def _expected(self, key: str) -> int:
-        return self.plan.facts[key].resident_bytes if key in self.plan.facts else 0
+    def _expected(self, key: str, compute: str) -> int:
+        facts = self.plan.facts.get(key)
+        return facts.resident_bytes * WIDER.get(compute, 1) if facts is not None else 0
 
-    def _make_room(self, key: str) -> None:
-        need = self._expected(key)
+    def _make_room(self, key: str, compute: str) -> None:
+        need = self._expected(key, compute)
         while self.loaded:
             total = need + sum(taken for other, taken in self.loaded.items() if other != key)
             known = key in self.plan.facts and self.budget is not None
@@ -86,8 +88,8 @@ class Residency:
             del self.loaded[leaving]
             self.plan.variants[leaving].unload()
 
-    def _too_large(self, key: str) -> GatekitError:
-        need = size(self._expected(key))
+    def _too_large(self, key: str, compute: str) -> GatekitError:
+        need = size(self._expected(key, compute))
         return GatekitError(
             f"variant {key!r} does not fit into the memory of {self.plan.device}: about {need}",
             remedy="use a smaller quantisation, or another device: --set device=cpu",

@@ -102,15 +102,14 @@ class RunFolder:
         if time.monotonic() - self._written >= EVERY:
             self.flush()
 
-    def flush(self) -> bool:
-        """Write the latest state; whether there is one."""
-        if self._latest is None:
-            return self.checkpoint_file.exists()
-        self._latest.save(self.checkpoint_file)
-        self.content["steps"] = [asdict(record) for record in self.records]
+    def flush(self, status: str = "running") -> None:
+        """Write the latest state, if there is one, and note how the run stands."""
+        if self._latest is not None:
+            self._latest.save(self.checkpoint_file)
+            self.content["steps"] = [asdict(record) for record in self.records]
+        self.content["status"] = status
         self._write()
         self._written = time.monotonic()
-        return True
 
     def save_latent(self, latent: Tensor) -> Path:
         """Write ``latent.safetensors``: ``latent`` float32 ``[C, T, H, W]``."""

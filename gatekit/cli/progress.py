@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,10 +19,24 @@ class Stepping(Protocol):
         ...
 
 
+def steps_only(column: Any) -> Any:
+    """A column of the bars that stays empty where something without steps is going on."""
+    render = column.render
+
+    def unless_empty(task: Any) -> Any:
+        return "" if task.total is None else render(task)
+
+    column.render = unless_empty
+    return column
+
+
 class Bars:
     """A bar a phase, with its steps, the time they took and the time left."""
 
-    def __init__(self, plan: Plan, session: Stepping) -> None:
+    def __init__(
+        self, plan: Plan, session: Stepping, done: Mapping[str, int] | None = None
+    ) -> None:
+        """Bars for a plan; ``done`` has the steps that an earlier run took, by phase."""
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -33,14 +48,14 @@ class Bars:
         )
 
         console = Console(stderr=True)
-        self._plan, self._session = plan, session
+        self._plan, self._session, self._done = plan, session, done or {}
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            steps_only(BarColumn(bar_width=28)),
+            steps_only(MofNCompleteColumn()),
+            steps_only(TimeElapsedColumn()),
+            steps_only(TextColumn("left")),
+            steps_only(TimeRemainingColumn()),
             TextColumn("[dim]{task.fields[about]}"),
             console=console,
             disable=not console.is_terminal,
@@ -54,8 +69,9 @@ class Bars:
             total = len(phase.strategy.intervals())
             storage = self._plan.facts[phase.variant].storage
             about = f"{phase.variant} ({storage}), {phase.sampler.name}"
+            done = self._done.get(phase.name, 0)
             self._tasks[phase.name] = self._bars.add_task(
-                phase.name, total=total, start=False, about=about
+                phase.name, total=total, completed=done, start=False, about=about
             )
         self._status = self._bars.add_task("", total=None, start=False, visible=False, about="")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +130,8 @@ def _target(out: Path | None, name: str, seed: int) -> Path:
     from gatekit.output import free_name
 
     if out is None:
-        return free_name(Path(f"{name}-seed{seed}.mp4"))
+        safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "video"
+        return free_name(Path(f"{safe}-seed{seed}.mp4"))
     if out.suffix.lower() != ".mp4":
         raise InputError("videos are written as .mp4", where="-o", value=str(out))
     if out.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class Session:
         for warning in self.plan.warnings:
             self._say(f"warning: {warning}")
         try:
-            with Bars(self.plan, self) as bars:
+            with Bars(self.plan, self, self._done()) as bars:
                 result = run(
                     self.plan,
                     self.inputs,
@@ -75,6 +76,15 @@ class Session:
             signal.signal(signal.SIGINT, before)
         self._compare(result)
         print(self.out)
+
+    def _done(self) -> dict[str, int]:
+        """Steps that the run to go on with took, by phase."""
+        from gatekit.runfolder import open_run_folder
+
+        if self.resume is None:
+            return {}
+        steps = open_run_folder(self.resume).content.get("steps", [])
+        return Counter(step["phase"] for step in steps)
 
     def stepping(self, yes: bool) -> None:
         """Told by the progress bars whether steps are being taken, which end soon."""

@@ -124,6 +124,11 @@ def test_run_writes_the_video_and_says_where(here, capsys):
     assert (here / "fake-seed7.mp4").read_bytes() == (here / "fake-seed7-2.mp4").read_bytes()
 
 
+def test_a_name_that_is_no_file_name(here, capsys):
+    assert call(["run", "fake.yaml", "-p", "x", "--set", "name=../a gate/2"]) == 0
+    assert capsys.readouterr().out == "a-gate-2-seed0.mp4\n"
+
+
 def test_a_video_is_made_again_bit_for_bit(here, capsys, tmp_path, monkeypatch):
     (here / "cat.png").write_bytes(b"cat")
     first = ["run", "fake.yaml", "-p", "a ball", "-n", "no", "--seed", "7", "-i", "cat.png"]
@@ -259,6 +264,16 @@ def test_plugins(fake, capsys):
         "variant": ["fake/number"],
     }
     assert found["samplers"]["package"] == "gatekit-diffusion"
+
+
+def test_bars_on_a_terminal(here, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 0
+    error = capsys.readouterr().err
+    assert "3/3" in error
+    assert "5/5" in error
+    assert "coarse (fp64), unipc" in error
 
 
 def test_a_plugins_own_command(capsys):

@@ -129,6 +129,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(project, tmp_path, after):
     with pytest.raises(Cancelled):
         gatekit.run(plan_of(project), inputs, run_dir=tmp_path / "r", observers=[Stop(after)])
     assert (tmp_path / "r" / "checkpoint.safetensors").exists()
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "stopped"
     rest = gatekit.run(plan_of(project), inputs, resume=tmp_path / "r")
     assert torch.equal(rest.video, whole.video)
     assert len(rest.trajectory) == 8 - after
