@@ -225,3 +225,36 @@ def test_an_output_that_cannot_be_made(project, tmp_path):
         result.save(tmp_path / "file" / "out.mp4")
     with pytest.raises(InputError, match=r"videos are written as .mp4"):
         result.save(tmp_path / "out.gif")
+
+
+def test_plugins_watch_a_run_and_change_what_crosses(project):
+    from dataclasses import replace
+
+    from gatekit.registry import registry
+
+    seen: list[str] = []
+
+    class Watcher:
+        @gatekit.hookimpl
+        def gatekit_run_start(self, plan):
+            seen.append(plan.schedule.name)
+
+        @gatekit.hookimpl
+        def gatekit_step_end(self, record):
+            seen.append(f"{record.phase} {record.step}")
+
+        @gatekit.hookimpl
+        def gatekit_cross_boundary(self, state, leaving, entering):
+            seen.append(f"{leaving} to {entering}")
+            return replace(state, x=state.x * 0.0)
+
+    plain = gatekit.run(plan_of(project), Inputs(prompt="x")).latent
+    registry().register(Watcher(), "watcher")
+    try:
+        changed = gatekit.run(plan_of(project), Inputs(prompt="x")).latent
+    finally:
+        registry().remove("watcher")
+    assert seen[:5] == ["fake", "high 0", "high 1", "high 2", "high to low"]
+    assert seen[-1] == "low 7"
+    assert not torch.equal(plain, changed)
+    assert torch.equal(gatekit.run(plan_of(project), Inputs(prompt="x")).latent, plain)

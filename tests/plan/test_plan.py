@@ -99,7 +99,7 @@ def test_own_steps_start_where_the_phase_before_ends(project):
 def test_an_explicit_grid_knows_its_steps(project):
     values = "sigmas={use: explicit, values: [1.0, 0.95, 0.5, 0.25, 0.0]}"
     assert planned(project, values).run_sigmas == (1.0, 0.95, 0.5, 0.25, 0.0)
-    with pytest.raises(ScheduleError, match="sigmas.steps: this grid has 4 steps"):
+    with pytest.raises(ScheduleError, match=r"sigmas.steps: this grid has 4 steps"):
         planned(project, values, "sigmas.steps=5")
 
 
