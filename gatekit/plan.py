@@ -193,6 +193,10 @@ class Plan:
             dict.fromkeys(f for f in (*found, *self.family.component_files()) if f.exists())
         )
 
+    def resolved(self) -> dict[str, Any]:
+        """The schedule as it runs here: with its device, as other devices give other bits."""
+        return self.schedule.to_dict() | {"device": self.device}
+
     def explain(self) -> str:
         """What will happen, as text for people."""
         from gatekit.explain import explain

@@ -63,7 +63,7 @@ class Result:
         if hashes is None:
             hashes = Hashes(self.plan.files()).result()
         return Carried(
-            json.dumps(self.plan.schedule.to_dict()),
+            json.dumps(self.plan.resolved()),
             inputs_record(self.inputs),
             {Path(path).name: value for path, value in hashes.items()},
         )

@@ -68,7 +68,7 @@ class RunFolder:
             "status": "running",
             "out": str(out) if out else None,
             "fingerprint": mark,
-            "schedule": plan.schedule.to_dict(),
+            "schedule": plan.resolved(),
             "folder": str(plan.schedule.folder) if plan.schedule.folder else None,
             "inputs": inputs_record(inputs),
             "seed": inputs.seed,

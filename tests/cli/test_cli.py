@@ -138,6 +138,8 @@ def test_a_video_is_made_again_bit_for_bit(here, capsys, tmp_path, monkeypatch):
     assert (here / "again.mp4").read_bytes() == original
     assert call(["run", "out.mp4", "-o", "other.mp4", "--seed", "8"]) == 0
     assert (here / "other.mp4").read_bytes() != original
+    assert call(["plan", "out.mp4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schedule"]["device"] == "cpu"
     assert call(["plan", "out.mp4"]) == 0
     assert "of heun" in capsys.readouterr().out
 
