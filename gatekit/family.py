@@ -13,7 +13,7 @@ from gatekit.params import FamilyParams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gatekit.variant import Conditioning
+    from gatekit.variant import Conditioning, ModelVariant
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,21 @@ class ModelFamily(ABC):
     @abstractmethod
     def check_video(self, video: VideoSpec) -> None:
         """Raise ScheduleError (without place; the plan adds it) for an impossible size."""
+
+    def check_components(self) -> None:  # noqa: B027  (nothing to check unless a family says so)
+        """Check the headers of text encoder and VAE; called when their files were found.
+
+        Raises:
+            WeightsError: A file that is damaged or of another model.
+        """
+
+    def check_variant(self, variant: ModelVariant, compute: str) -> None:  # noqa: B027
+        """Check from its header that a variant can serve this family at this precision.
+
+        Raises:
+            WeightsError: A model of another task or size.
+            ScheduleError: A compute precision that the family does not know.
+        """
 
     @abstractmethod
     def check_inputs(self, inputs: Inputs) -> None:

@@ -5,6 +5,15 @@ Lagrange interpolant of past evaluations, in a coordinate c, in the place of D:
 
     x' = (s'/s) x + sum_j w_j D_j,   w_j = s' * integral from y to y' of l_j(c(y)) dy.
 
+The stochastic form has another density under the same integral: with noise of strength eta
+
+    x' = (s'/s) (y/y')^eta x + sum_j W_j D_j + s' sqrt(1 - (y/y')^(2 eta)) n,
+    W_j = s' y'^-eta * integral from y to y' of (1 + eta) y^eta l_j dy,
+
+which is a transfer to ``sigma_down(eta, "sde")`` with the normalised W_j, and a renoise. And
+what is interpolated need not be D: x' = x + sum_j v_j * integral of l_j ds has the density s^2,
+since ds = -s^2 dy on every path here.
+
 Samplers in use differ in c alone: ``lam`` (diffusers, Wan), ``u`` (k-diffusion, ComfyUI),
 ``ve`` (DEIS), ``s``, ``theta``. The weights sum to alpha' - alpha s'/s, the factor of D in
 ``Path.transfer``; divided by it they sum to 1, and a step reads
@@ -14,7 +23,7 @@ Samplers in use differ in c alone: ``lam`` (diffusers, Wan), ``u`` (k-diffusion,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -44,7 +53,12 @@ def lagrange(nodes: Sequence[float], at: float) -> list[float]:
 
 
 def multistep_weights(
-    path: Path, coordinate: str, sigma: float, sigma_next: float, nodes: Sequence[float]
+    path: Path,
+    coordinate: str,
+    sigma: float,
+    sigma_next: float,
+    nodes: Sequence[float],
+    density: Callable[[float], float] | None = None,
 ) -> tuple[float, ...]:
     """Weights a_j, summing to 1, of the evaluations at ``nodes`` over one step.
 
@@ -58,6 +72,8 @@ def multistep_weights(
         sigma_next: End of the step, > 0 and below ``sigma``.
         nodes: Sigmas of the evaluations, distinct. One without a finite coordinate (sigma 1
             in ``lam`` and ``ve``) gets weight 0, the limit of its Lagrange basis function.
+        density: Weight of dy at a sigma inside the step, up to a factor: 1 if None,
+            (alpha/s)^eta for the reverse SDE, s^2 to integrate over s.
 
     Raises:
         InputError: Nodes coincide, or an unknown coordinate.
@@ -81,10 +97,16 @@ def multistep_weights(
         point = middle + half * node
         at = point if along == coordinate else _place(path, coordinate, math.exp(-point))
         dy = weight * math.exp(point - end)  # the constant factors drop out below
+        if density is not None:
+            dy *= density(_sigma_at(path, along, point))
         for j, value in enumerate(lagrange(places, at)):
             weights[j] += dy * value
     total = math.fsum(weights)
     return tuple(w / total for w in weights)
+
+
+def _sigma_at(path: Path, along: str, point: float) -> float:
+    return path.from_ve(math.exp(-point)) if along == "lam" else math.exp(-point)
 
 
 def _place(path: Path, coordinate: str, sigma: float) -> float:

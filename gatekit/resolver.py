@@ -60,6 +60,7 @@ class Resolver:
         )
         facts = self._facts(variants)
         self._check_components(family)
+        self._check_variants(family, variants, phases, facts)
         if require_files and self.missing:
             raise missing_error(self.missing)
         return Plan(
@@ -121,15 +122,34 @@ class Resolver:
         )
 
     def _check_components(self, family: ModelFamily) -> None:
-        """Let a family that can do so check the headers of its components."""
-        check = getattr(family, "check_components", None)
+        """Let the family check the headers of its components, if they are all there."""
         parts = (family.components.text_encoder, family.components.vae)
-        if check is None or any(part is not None and part.file is None for part in parts):
+        if any(part is not None and part.file is None for part in parts):
             return
         try:
-            check()
+            family.check_components()
         except UserError as exc:
             raise relocated(exc, self.schedule.source.file) from exc
+
+    def _check_variants(
+        self,
+        family: ModelFamily,
+        variants: Mapping[str, ModelVariant],
+        phases: Sequence[PlannedPhase],
+        facts: Mapping[str, VariantFacts],
+    ) -> None:
+        """Let the family check each phase's model, if its files are there."""
+        for i, phase in enumerate(phases):
+            if phase.variant not in facts:
+                continue
+            try:
+                family.check_variant(variants[phase.variant], phase.compute)
+            except ScheduleError as exc:
+                at: KeyPath = ("phases", i, "compute")
+                raise relocated(exc, self.schedule.source.where(at)) from exc
+            except UserError as exc:
+                at = ("variants", phase.variant)
+                raise relocated(exc, self.schedule.source.where(at)) from exc
 
     def _found(self, name: str, at: KeyPath, files: Finder) -> Path | None:
         path = files.find(name)
