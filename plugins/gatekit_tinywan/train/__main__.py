@@ -50,6 +50,7 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = True
 
     stages = args.stages.split(",")
+    whole, config = config, config.share(size)
     offset = FIRST + rank * config.clips
     captions = Captions(config.clips, offset) if {"base", "experts"} & set(stages) else None
 
@@ -86,7 +87,7 @@ def main() -> None:
     else:
         restore(out / "base", model)
     if "experts" in stages:
-        _experts(model, vae, data, config, device, log, out)
+        _experts(model, vae, data, whole, device, log, out)
 
 
 def _fresh(config: Config) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 VAE = {"base_dim": 32, "dim_mult": [1, 1, 2, 2], "num_res_blocks": 1, "z_dim": 16}
@@ -38,28 +38,40 @@ BOUNDARY = 0.875
 class Config:
     """One training run.
 
-    Each stage takes a fixed time rather than a fixed number of steps, so that the whole always
-    fits a lease; its log says how many steps that was. Learning rates decay over the stage.
+    Seconds are GPU-seconds of a stage, shared by all processes; batches and clips are totals,
+    too. So two GPUs do the same work in half of the time. A stage has a fixed time rather than a
+    fixed number of steps: it always ends, with its learning rate decayed, and the log says how
+    many steps that was. Each expert has ``expert_seconds`` of one GPU.
     """
 
     seed: int = 0
-    vae_seconds: float = 210.0
-    base_seconds: float = 590.0
-    expert_seconds: float = 130.0
-    clips: int = 28_672
-    vae_batch: int = 8
+    vae_seconds: float = 400.0
+    base_seconds: float = 1060.0
+    expert_seconds: float = 120.0
+    clips: int = 65_536
+    vae_batch: int = 16
     vae_crop: tuple[int, int] = (17, 64)
     vae_full_from: float = 0.8
     vae_rate: float = 1.5e-3
     kl_weight: float = 1e-6
-    batch: int = 128
-    base_rate: float = 1.5e-3
+    batch: int = 256
+    base_rate: float = 2e-3
     expert_rate: float = 4e-4
     base_shift: float = 3.0
     text_dropout: float = 0.1
     image_share: float = 0.5
     ema_decay: float = 0.9995
-    extra: dict[str, Any] = field(default_factory=dict)
+
+    def share(self, processes: int) -> Config:
+        """What one of ``processes`` does of the stages that they share."""
+        return replace(
+            self,
+            vae_seconds=self.vae_seconds / processes,
+            base_seconds=self.base_seconds / processes,
+            clips=self.clips // processes,
+            vae_batch=max(1, self.vae_batch // processes),
+            batch=max(2, self.batch // processes),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that decides the result, for the log."""

@@ -90,7 +90,7 @@ def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device:
     """Encode everything once; a clip's image condition is its first frame, then mid-grey."""
     latents: list[Tensor] = []
     conditions: list[Tensor] = []
-    images = clips // 2
+    images = clips // 4  # first frames vary less than clips do
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         for video in clip_videos(offset, clips, device):
             latents.append(encode_clip(vae, video)[0].bfloat16())

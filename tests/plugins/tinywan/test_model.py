@@ -170,3 +170,14 @@ def test_comparison_of_a_schedule_with_itself():
     assert figures["psnr_median"] is None
     darker = compare(verdict, videos // 2, verdict, videos)
     assert 5 < darker["psnr_median"] < 25
+
+
+def test_two_processes_do_the_work_of_one_in_half_of_the_time():
+    from gatekit_tinywan.train.config import Config
+
+    whole = Config()
+    half = whole.share(2)
+    assert whole.share(1) == whole
+    for name in ("vae_seconds", "base_seconds", "clips", "vae_batch", "batch"):
+        assert 2 * getattr(half, name) == getattr(whole, name)
+    assert half.expert_seconds == whole.expert_seconds  # each process trains one expert
