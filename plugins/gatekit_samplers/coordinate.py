@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from gatekit import SamplerParams
 
 Coordinate = Literal["lam", "u", "s", "theta", "ve"]
@@ -18,3 +20,14 @@ class MultistepParams(SamplerParams):
     """
 
     coordinate: Coordinate = "lam"
+
+
+class NoisyMultistepParams(MultistepParams):
+    """Parameters of stochastic multistep samplers.
+
+    Attributes:
+        coordinate: Axis of interpolation; see MultistepParams.
+        eta: Strength of the noise: 0 is deterministic, 1 the reverse SDE of the diffusion.
+    """
+
+    eta: float = Field(1.0, ge=0, le=2)

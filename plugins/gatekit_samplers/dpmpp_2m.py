@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from gatekit import Sampler, StepContext, StepResult
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gatekit import Evaluation
 from gatekit_samplers.coordinate import MultistepParams
+from gatekit_samplers.multistep import ExponentialMultistep
+
+if TYPE_CHECKING:
+    from gatekit import Path
 
 
-class DPMpp2M(Sampler):
+class DPMpp2M(ExponentialMultistep):
     """D extrapolated to the middle of the step, then an exact transfer. Order 2, one evaluation.
 
     D* = D_n + h/(2 h_last) (D_n - D_{n-1}), with h = c(s') - c(s) along the coordinate;
@@ -18,17 +25,17 @@ class DPMpp2M(Sampler):
     Source: Lu et al., arXiv 2211.01095, algorithm 2.
     """
 
-    name, order, history = "dpmpp_2m", 2, 1
+    name, order, history, points = "dpmpp_2m", 2, 1, 2
     Params = MultistepParams
 
-    def step(self, c: StepContext) -> StepResult:
-        """Extrapolate and transfer."""
-        denoised = estimate = c.denoise(c.x, c.sigma)
-        if c.past:
-            at = [
-                c.path.coordinate(self.params.coordinate, sigma)
-                for sigma in (c.past[0].sigma, c.sigma, c.sigma_next)
-            ]
-            ratio = (at[2] - at[1]) / (at[1] - at[0])
-            estimate = denoised + ratio / 2 * (denoised - c.past[0].denoised)
-        return StepResult(c.transfer(c.x, estimate, c.sigma_next), denoised)
+    def weights(
+        self, path: Path, sigma: float, to: float, known: Sequence[Evaluation]
+    ) -> tuple[float, ...]:
+        """1 + h/(2 h_last) and -h/(2 h_last)."""
+        if len(known) == 1:
+            return (1.0,)
+        last, start, end = (
+            path.coordinate(self.params.coordinate, s) for s in (known[1].sigma, sigma, to)
+        )
+        ratio = (end - start) / (start - last) / 2
+        return 1.0 + ratio, -ratio

@@ -1,0 +1,97 @@
+"""What samplers with a history share: a step along the mean of past predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gatekit import Evaluation, Sampler, StepContext, StepResult, multistep_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatekit import Path
+
+Density = Callable[[float], float]
+
+
+def power(path: Path, eta: float) -> Density | None:
+    """Density y^eta of the reverse SDE of strength eta, y = alpha/s; None where it is 1."""
+    return None if eta == 0.0 else lambda sigma: (path.alpha(sigma) / sigma) ** eta
+
+
+def blend(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """sum_j a_j D_j with sum_j a_j = 1, as differences to the first: exact for a constant D."""
+    mixed: Any = values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        if weight != 0.0:
+            mixed = mixed + weight * (value - values[0])
+    return mixed
+
+
+class ExponentialMultistep(Sampler):
+    """The interpolant of the last p predictions, integrated exactly. One evaluation a step.
+
+    x' = (s'/s) (y/y')^eta x + sum_j W_j D_j + s' sqrt(1 - (y/y')^(2 eta)) n, with y = alpha/s,
+    computed as it reads: a transfer down to sigma_down with the mean prediction, then noise.
+
+    A first step, without history, has order 1, and that bounds a run of p >= 3 to order 2. So
+    there the first step, if it drew no noise, is redone once its end has been evaluated, with
+    both predictions and from where it started. It costs no evaluation; the order becomes 3.
+
+    Attributes:
+        points: p, the predictions it uses.
+        eta: Strength of the noise.
+    """
+
+    points: int = 2
+    eta: float = 0.0
+
+    def strength(self, sigma: float) -> float:
+        """Eta of the step that starts at ``sigma``."""
+        return self.eta
+
+    def density(self, path: Path, sigma: float) -> Density | None:
+        """What weighs dy under the integral, in the step that starts at ``sigma``."""
+        return power(path, self.strength(sigma))
+
+    def down(self, c: StepContext) -> float:
+        """Where the step goes before noise lifts it."""
+        return c.sigma_down(self.strength(c.sigma), "sde")
+
+    def used(self, c: StepContext) -> int:
+        """How many predictions this step uses; fewer towards the end of the run, as in Wan."""
+        return min(self.points, c.steps_left, len(c.past) + 1)
+
+    def step(self, c: StepContext) -> StepResult:
+        """Mean of the predictions, transfer, noise."""
+        denoised = c.denoise(c.x, c.sigma)
+        start, down = self.correct(c, denoised), self.down(c)
+        known = (Evaluation(c.sigma, c.x, denoised, ""), *c.past[: self.used(c) - 1])
+        mean = self.mean(c.path, start, c.sigma, c.sigma_next, known)
+        return StepResult(c.renoise(c.transfer(start, mean, down), down), denoised, start=start)
+
+    def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+        """The first step redone with D at its end; c.x after any other."""
+        first = c.past[0] if len(c.past) == 1 else None
+        if self.points < 3 or first is None or first.start is None:
+            return c.x
+        if not math.isfinite(c.path.coordinate(self.params.coordinate, first.sigma)):
+            return c.x  # one node is left: nothing to gain
+        known = (Evaluation(c.sigma, c.x, denoised, ""), first)
+        mean = self.mean(c.path, first.start, first.sigma, c.sigma, known)
+        return c.transfer(first.start, mean, c.sigma, start=first.sigma)
+
+    def mean(
+        self, path: Path, x: Tensor, sigma: float, to: float, known: Sequence[Evaluation]
+    ) -> Tensor:
+        """The constant prediction that stands for the step from (x, sigma) to ``to``."""
+        return blend(self.weights(path, sigma, to, known), [k.denoised for k in known])
+
+    def weights(
+        self, path: Path, sigma: float, to: float, known: Sequence[Evaluation]
+    ) -> tuple[float, ...]:
+        """a_j of ``known`` over the step, summing to 1."""
+        nodes, density = [k.sigma for k in known], self.density(path, sigma)
+        return multistep_weights(path, self.params.coordinate, sigma, to, nodes, density)

@@ -1,0 +1,32 @@
+"""The sampler of the structure phase."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gatekit_samplers.coordinate import Coordinate
+from gatekit_samplers.unipc import UniPC, UniPCParams
+
+
+class StructureParams(UniPCParams):
+    """Parameters of ``structure``.
+
+    Attributes:
+        coordinate: theta = atan2(alpha, s): even at both ends of the path.
+        order: The paper's p, at most 2.
+    """
+
+    coordinate: Coordinate = "theta"
+    order: int = Field(2, ge=1, le=2)
+
+
+class Structure(UniPC):
+    """UniPC with p = 2 along theta, for the middle of the path. Order 3, one evaluation a step.
+
+    PROVISIONAL: chosen on an exact mixture and a small network, not on Wan weights.
+
+    Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``).
+    """
+
+    name = "structure"
+    Params = StructureParams
