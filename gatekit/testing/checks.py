@@ -53,7 +53,7 @@ def same(a: Tensor, b: Tensor, what: str) -> None:
 def mixture_truth() -> tuple[Tensor, float, float, Tensor]:
     """A state at 0.9 and its flow to 0.2, once for all order checks."""
     x = draw(2, 8)
-    return x, 0.9, 0.2, Mixture().flow(x, 0.9, 0.2, steps=120)
+    return x, 0.9, 0.2, Mixture().flow(x, 0.9, 0.2, steps=1000)
 
 
 def check_declaration(sampler: Sampler) -> None:
