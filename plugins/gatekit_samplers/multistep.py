@@ -21,6 +21,13 @@ def power(path: Path, eta: float) -> Density | None:
     return None if eta == 0.0 else lambda sigma: (path.alpha(sigma) / sigma) ** eta
 
 
+def columns(
+    first: tuple[float, Tensor], past: Sequence[Evaluation]
+) -> tuple[list[float], list[Tensor]]:
+    """Sigmas and predictions: ``first``, then the past's, newest first."""
+    return [first[0], *(p.sigma for p in past)], [first[1], *(p.denoised for p in past)]
+
+
 def blend(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
     """sum_j a_j D_j with sum_j a_j = 1, as differences to the first: exact for a constant D."""
     mixed: Any = values[0]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from gatekit import Sampler, SamplerParams, StepContext, StepResult, multistep_weights
 from gatekit_samplers.coordinate import Coordinate, MultistepParams
+from gatekit_samplers.multistep import blend, columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,21 +25,24 @@ class UniPCParams(MultistepParams):
         coordinate: Axis of interpolation; see MultistepParams.
         order: p, the highest order of the predictor.
         weights: ``bh2`` is B(h) = e^h - 1 of the paper, as Wan and diffusers use it (its
-            predictor of order 2 and corrector of order 1 take the weight 1/2); it exists in
-            ``lam`` and ``u``. ``exact`` integrates the interpolant. ``auto`` is bh2 in lam,
-            else exact.
+            predictor of order 2 and corrector of order 1 take the weight 1/2), ``bh1`` is
+            B(h) = h (they take h/(2 - 2 e^-h): more than 1 for h > 1.6, wild at high noise). Both
+            exist in ``lam`` and ``u``. ``exact`` integrates the interpolant. ``auto`` is bh2 in
+            lam, else exact.
         corrector: Whether to correct each step once its end has been evaluated.
     """
 
     coordinate: Coordinate = "lam"
     order: int = Field(2, ge=1, le=3)
-    weights: Literal["auto", "bh2", "exact"] = "auto"
+    weights: Literal["auto", "bh1", "bh2", "exact"] = "auto"
     corrector: bool = True
 
     @model_validator(mode="after")
-    def _bh2_needs_exponentials(self) -> UniPCParams:
-        if self.weights == "bh2" and self.coordinate not in ("lam", "u"):
-            raise ValueError("weights 'bh2' exist in the coordinates lam and u; use 'exact'")
+    def _bh_needs_exponentials(self) -> UniPCParams:
+        if self.weights in ("bh1", "bh2") and self.coordinate not in ("lam", "u"):
+            raise ValueError(
+                f"weights '{self.weights}' exist in the coordinates lam and u; use 'exact'"
+            )
         return self
 
 
@@ -53,7 +57,7 @@ class UniPC(Sampler):
     the attribute ``order`` what is measured, at most 3 because the first and the last step have
     a predictor of lower order. Over one step it denoises (the runner owns the interval to 0).
 
-    Source: Zhao et al., arXiv 2302.04867, algorithms 1 and 2; B(h) variant: section 3.3.
+    Source: Zhao et al., arXiv 2302.04867, algorithms 1 and 2; B(h): section 3.3.
     """
 
     name, order, history = "unipc", 3, 2
@@ -70,7 +74,7 @@ class UniPC(Sampler):
         start = self.correct(c, denoised)
         # The order falls towards the end of the run, so that the last step has order 1.
         past = c.past[: min(self.params.order, c.steps_left) - 1]
-        nodes, values = _columns((c.sigma, denoised), past)
+        nodes, values = columns((c.sigma, denoised), past)
         estimate = self._blend(c.path, c.sigma, c.sigma_next, nodes, values, implicit=False)
         return StepResult(c.transfer(start, estimate, c.sigma_next), denoised, start=start)
 
@@ -81,7 +85,7 @@ class UniPC(Sampler):
             return c.x
         # As many evaluations as the predictor of that step had.
         past = c.past[: min(self.params.order, c.steps_left + 1)]
-        nodes, values = _columns((c.sigma, denoised), past)
+        nodes, values = columns((c.sigma, denoised), past)
         last = past[0]
         estimate = self._blend(c.path, last.sigma, c.sigma, nodes, values, implicit=True)
         return c.transfer(start, estimate, c.sigma, start=last.sigma)
@@ -95,35 +99,30 @@ class UniPC(Sampler):
         values: Sequence[Tensor],
         implicit: bool,
     ) -> Tensor:
-        """sum_j a_j D_j as differences to the first value: exact for a constant D."""
+        """sum_j a_j D_j over the step."""
         p = self.params
-        if p.weights == "bh2" or (p.weights == "auto" and p.coordinate == "lam"):
-            weights = bh2_weights(path, p.coordinate, sigma, sigma_next, nodes, implicit)
-        else:
+        kind = p.weights if p.weights != "auto" else "bh2" if p.coordinate == "lam" else "exact"
+        if kind == "exact":
             weights = multistep_weights(path, p.coordinate, sigma, sigma_next, nodes)
-        estimate: Any = values[0]
-        for weight, value in zip(weights[1:], values[1:], strict=True):
-            estimate = estimate + weight * (value - values[0])
-        return estimate
+        else:
+            weights = bh_weights(path, p.coordinate, sigma, sigma_next, nodes, implicit, kind)
+        return blend(weights, values)
 
 
-def _columns(first: tuple[float, Any], past: Sequence[Any]) -> tuple[list[float], list[Any]]:
-    return [first[0], *(p.sigma for p in past)], [first[1], *(p.denoised for p in past)]
-
-
-def bh2_weights(
+def bh_weights(
     path: Path,
     coordinate: str,
     sigma: float,
     sigma_next: float,
     nodes: Sequence[float],
     implicit: bool,
+    kind: str = "bh2",
 ) -> list[float]:
-    """Weights a_j, summing to 1, of UniPC's B_2(h) = e^h - 1 update over one step.
+    """Weights a_j, summing to 1, of UniPC's update over one step.
 
     With r_j = (c_j - c(s))/h and psi_k = integral of (e^(h r)/..) r^k, the weights satisfy
     sum_j rho_j r_j^k = psi_k for k = 1..p, where rho_j = a_j r_j (equations 9 and 11 of the
-    paper). One unknown takes rho = 1/2.
+    paper). One unknown takes rho = 1/2 times B(h)/(e^h - 1): this alone tells B_1 from B_2.
 
     Args:
         path: Noise path.
@@ -132,6 +131,7 @@ def bh2_weights(
         sigma_next: Its end.
         nodes: Sigmas of the evaluations. Explicit: sigma first. Implicit: sigma_next, then sigma.
         implicit: Whether the first node is the end of the step.
+        kind: ``bh1`` or ``bh2``; over an infinite step (from sigma 1 in ``lam``) bh2.
     """
     at = [path.coordinate(coordinate, node) for node in nodes]
     start = path.coordinate(coordinate, sigma)
@@ -139,9 +139,10 @@ def bh2_weights(
     base = 1 if implicit else 0
     others = [j for j in range(len(nodes)) if j != base and math.isfinite(at[j])]
     ratios = [1.0 if j == 0 else (at[j] - start) / h for j in others]
-    rho = (
-        [0.5] if len(others) == 1 and len(nodes) == 2 else _solve(ratios, _moments(h, len(others)))
-    )
+    if len(others) == 1 and len(nodes) == 2:
+        rho = [0.5 * h / -math.expm1(-h) if kind == "bh1" and math.isfinite(h) else 0.5]
+    else:
+        rho = _solve(ratios, _moments(h, len(others)))
     weights = [0.0] * len(nodes)
     for j, r, share in zip(others, ratios, rho, strict=True):
         weights[j] = share / r

@@ -9,7 +9,7 @@ import torch
 import gatekit
 from gatekit import InputError, RectifiedFlow
 from gatekit.testing import Constant, Mixture
-from gatekit_samplers.unipc import bh2_weights
+from gatekit_samplers.unipc import bh_weights
 
 FIELD, FLOW = Mixture(), RectifiedFlow()
 GRID = [1.0, 0.93, 0.8, 0.6, 0.35, 0.12, 0.0]
@@ -58,7 +58,7 @@ def test_predictors_of_bh2_and_dpmpp_2m_agree():
 def test_bh2_of_three_nodes_satisfies_its_order_conditions(coordinate, implicit):
     """sum_j a_j r_j^k = k! phi_{k+1} moments: the mean of r^k under e^{h r}, over [0, 1]."""
     nodes = [0.4, 0.6, 0.8] if implicit else [0.6, 0.8, 0.9]
-    weights = bh2_weights(FLOW, coordinate, 0.6, 0.4, nodes, implicit)
+    weights = bh_weights(FLOW, coordinate, 0.6, 0.4, nodes, implicit)
     exact = gatekit.multistep_weights(FLOW, coordinate, 0.6, 0.4, nodes)
     assert weights == pytest.approx(exact, abs=1e-9)
 
