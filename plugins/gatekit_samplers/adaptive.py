@@ -13,6 +13,8 @@ from gatekit_samplers.runge_kutta import DOPRI5, RALSTON3, Tableau, combine
 if TYPE_CHECKING:
     from torch import Tensor
 
+SMALLEST = 1e-4  # of sigma: seven thousand steps to halve it would help nobody
+
 
 class AdaptiveParams(SamplerParams):
     """Parameters of the adaptive samplers.
@@ -59,7 +61,7 @@ class AdaptiveRungeKutta(Sampler):
         while sigma > end:
             clipped = h >= sigma - end
             to = end if clipped else sigma - h
-            if not to < sigma:
+            if not clipped and h < SMALLEST * sigma:
                 raise NumericsError(
                     f"{self.name}: the error stays too large however small the step",
                     where=f"sigma {sigma:.6g}",

@@ -1,0 +1,56 @@
+"""commit, structure and polish: what they are made of."""
+
+import pytest
+import torch
+
+import gatekit
+from gatekit.functional import FunctionPhase, trace_phases
+from gatekit.testing import Mixture
+
+FIELD = Mixture()
+X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+GRID = [1.0, 0.93, 0.8, 0.6, 0.35, 0.12, 0.0]
+
+
+@pytest.mark.parametrize(("name", "coordinate"), [("commit", "s"), ("structure", "theta")])
+def test_they_are_unipc_in_their_coordinate(name, coordinate):
+    ours = gatekit.sample(FIELD, X, GRID, sampler=name)
+    assert ours.equal(gatekit.sample(FIELD, X, GRID, sampler="unipc", coordinate=coordinate))
+    cls = gatekit.list_samplers()[name]
+    assert "PROVISIONAL" in cls.__doc__
+    with pytest.raises(gatekit.InputError, match="less than or equal to 2"):
+        gatekit.sample(FIELD, X, GRID, sampler=name, order=3)
+
+
+def test_polish_is_structure_until_the_last_interval():
+    a, b = (gatekit.sample(FIELD, X, GRID[:-1], sampler=s) for s in ("polish", "structure"))
+    assert a.equal(b)
+    without = gatekit.sample(FIELD, X, GRID, sampler="polish", terminal=0.0)
+    assert without.equal(gatekit.sample(FIELD, X, GRID, sampler="structure"))
+
+
+def test_terminal_step_is_exact_for_a_prediction_linear_in_sigma_squared():
+    def denoise(x, sigma):
+        return x * 0.0 + 0.3 + 0.8 * sigma**2
+
+    ours = gatekit.sample(denoise, X, GRID, sampler="polish")
+    assert torch.allclose(ours, ours * 0.0 + 0.3, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.8, 0.5, 0.0], [0.3, 0.0]])
+def test_terminal_step_is_skipped_far_from_zero_and_without_a_past(sigmas):
+    run = trace_phases([FunctionPhase(FIELD, "polish", sigmas)], X)
+    last = run.state.past[0]
+    assert run.x.equal(last.denoised) and last.sigma == sigmas[-2]
+
+
+def test_terminal_step_helps_a_smooth_target():
+    """A single Gaussian: D along its flow is smooth in sigma^2."""
+    target = gatekit.testing.Gaussian()
+    fine = [1 - 0.9 * i / 40 for i in range(41)] + [0.0]
+    truth = target.flow(X, 1.0, 0.0)
+    errors = [
+        float((gatekit.sample(target, X, fine, sampler=s) - truth).abs().max())
+        for s in ("polish", "structure")
+    ]
+    assert errors[0] < errors[1] / 5
