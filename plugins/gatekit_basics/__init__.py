@@ -16,6 +16,8 @@ from gatekit import (
 from gatekit_basics.beta import Beta
 from gatekit_basics.grids import Explicit, Exponential, Karras, ShiftedLinear
 from gatekit_basics.guidance import CFG, Unguided
+from gatekit_basics.guidance_apg import APG
+from gatekit_basics.guidance_zero_star import CFGZeroStar
 from gatekit_basics.strategy import GridPhase
 
 
@@ -40,4 +42,4 @@ def gatekit_register_phases() -> list[type[Phase]]:
 @hookimpl
 def gatekit_register_guidance() -> list[type[Guidance]]:
     """Guidance."""
-    return [CFG, Unguided]
+    return [CFG, CFGZeroStar, APG, Unguided]
