@@ -229,6 +229,9 @@ class Registry:
         remedy = did_you_mean(name, known, otherwise=about.listing)
         if remedy.startswith("did you mean"):
             remedy += f" {about.listing}"
+        for plugin in self.manager.get_plugins():  # what a plugin would offer, and what it lacks
+            for start, needs in getattr(plugin, "UNAVAILABLE", {}).items():
+                remedy = needs if name.startswith(start) else remedy
         broken = [f"plugin {info}: {info.error}" for info in self.broken.values()]
         if broken:
             remedy += ". Not loaded: " + "; ".join(broken)

@@ -10,9 +10,12 @@ from functools import cache
 
 from gatekit import Sampler, hookimpl
 from gatekit_kdiffusion.samplers import make
-from gatekit_kdiffusion.source import functions, sampling_file
+from gatekit_kdiffusion.source import INSTALL, functions, sampling_file
 
-__all__ = ["gatekit_register_samplers", "sampler_classes"]
+__all__ = ["UNAVAILABLE", "gatekit_register_samplers", "sampler_classes"]
+
+UNAVAILABLE = {} if sampling_file() else {"k_diffusion/": f"install the package: {INSTALL}"}
+"""Names that this plugin would offer, and what it lacks to do so."""
 
 
 @cache

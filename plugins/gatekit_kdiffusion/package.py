@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from gatekit import PluginError
+from gatekit_kdiffusion.source import INSTALL
 
 PRIVATE = "_gatekit_k_diffusion"
-INSTALL = "pip install --no-deps k-diffusion && pip install 'gatekit-diffusion[k-diffusion]'"
 
 _normal: ContextVar[Callable[[Tensor], Any]] = ContextVar("normal")
 

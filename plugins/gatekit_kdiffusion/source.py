@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+INSTALL = "pip install --no-deps k-diffusion && pip install 'gatekit-diffusion[k-diffusion]'"
 OURS = ("extra_args", "callback", "disable", "noise_sampler", "return_info")
 
 
@@ -103,12 +104,12 @@ def choices(node: ast.FunctionDef) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def readable(node: ast.expr) -> bool:
-    """Whether ``plain`` can tell a default."""
+    """Whether a default is one that ``plain`` can tell and a schedule can say."""
     try:
         value = plain(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return False
-    return value is not None or isinstance(node, ast.Call)
+    return isinstance(value, (bool, int, float, str)) or isinstance(node, ast.Call)
 
 
 def plain(node: ast.expr) -> Any:
