@@ -7,13 +7,17 @@ import gatekit
 from gatekit.testing import Mixture
 
 # diffusers 0.42 with numpy 2: its own business.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 FIELD = Mixture()
 
 
-def drive(scheduler, x):
-    """Diffusers' loop; the model output is the velocity n - x0."""
-    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+def drive(scheduler, x, leave=0):
+    """Diffusers' loop without its last steps; the model output is the velocity n - x0."""
+    count = len(scheduler.timesteps) - leave
+    for t, sigma in zip(scheduler.timesteps[:count], scheduler.sigmas, strict=False):
         velocity = (x - FIELD(x, float(sigma))) / float(sigma)
         x = scheduler.step(velocity, t, x, return_dict=False)[0]
     return x
@@ -88,3 +92,38 @@ def test_order_three_equals_diffusers():
     scheduler.set_timesteps(12)
     ours = gatekit.sample(FIELD, start(), scheduler.sigmas.tolist(), sampler="unipc", order=3)
     assert (ours - drive(scheduler, start())).abs().max() < 2e-5
+
+
+def test_bh1_equals_diffusers():
+    """To sigma 0 B(h) = h is infinite, so all steps but the last."""
+    scheduler = make("UniPCMultistepScheduler", flow_shift=1.0, solver_type="bh1")
+    scheduler.set_timesteps(20)
+    # From 0.95: from sigma 1 the weight h/(2 - 2 e^-h) of bh1 amplifies the rounding of float32.
+    sigmas = [0.95 * (1 - i / 20) for i in range(21)]
+    scheduler.sigmas = torch.tensor(sigmas)
+    ours = gatekit.sample(FIELD, start(), sigmas[:-1], sampler="unipc", weights="bh1")
+    assert (ours - drive(scheduler, start(), leave=1)).abs().max() < 2e-5
+
+
+def test_deis_equals_diffusers():
+    """Its last step, to sigma 0, has no finite coefficient; all before it agree."""
+    scheduler = make("DEISMultistepScheduler", flow_shift=3.0)
+    scheduler.set_timesteps(20)
+    sigmas = scheduler.sigmas.tolist()
+    ours = gatekit.sample(FIELD, start(), sigmas[:-1], sampler="deis", coordinate="lam")
+    assert (ours - drive(scheduler, start(), leave=1)).abs().max() < 5e-5
+
+
+@pytest.mark.parametrize("steps", [8, 30])
+def test_dpmpp_2m_sde_equals_diffusers_given_its_noise(steps):
+    scheduler = make(
+        "DPMSolverMultistepScheduler", flow_shift=3.0, algorithm_type="sde-dpmsolver++"
+    )
+    scheduler.set_timesteps(steps)
+    sigmas, x, noise = scheduler.sigmas.tolist(), start(), gatekit.NoiseSource(5)
+    for i, (t, sigma) in enumerate(zip(scheduler.timesteps, sigmas, strict=False)):
+        velocity = (x - FIELD(x, sigma)) / sigma
+        drawn = noise.normal(x.shape, step=i)
+        x = scheduler.step(velocity, t, x, variance_noise=drawn, return_dict=False)[0]
+    ours = gatekit.sample(FIELD, start(), sigmas, sampler="dpmpp_2m_sde", seed=5)
+    assert (ours - x).abs().max() < 5e-5
