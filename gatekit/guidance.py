@@ -42,8 +42,12 @@ class Guidance(ABC):
 
     @property
     def passes(self) -> int:
-        """Model passes one denoise costs, for the plan."""
+        """The most model passes that one denoise costs."""
         return len(self.needs)
+
+    def passes_at(self, sigma: float) -> int:
+        """Model passes that one denoise costs at ``sigma``, for the plan."""
+        return self.passes
 
     @abstractmethod
     def velocity(

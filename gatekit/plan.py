@@ -143,7 +143,7 @@ class Plan:
                     model=phase.variant,
                     sampler="renoise" if up else phase.sampler.name,
                     nfe=nfe + steps,
-                    passes=passes + steps * phase.guidance.passes,
+                    passes=passes + steps * phase.guidance.passes_at(sigma),
                 )
                 rows.append(row)
                 nfe = passes = 0
@@ -156,7 +156,7 @@ class Plan:
         if before is None or before.field == phase.field:
             return 0, 0
         nfe = phase.history.evaluations
-        return nfe, nfe * before.guidance.passes
+        return nfe, nfe * before.guidance.passes_at(phase.sigmas[0])
 
     @property
     def nfe(self) -> int:

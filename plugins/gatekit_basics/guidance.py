@@ -69,6 +69,10 @@ class ClassifierFree(Guidance):
         assert isinstance(p, ScaleParams)
         return self.scale != 1.0 and p.end <= sigma and (p.start is None or sigma <= p.start)
 
+    def passes_at(self, sigma: float) -> int:
+        """Two where it guides, else one."""
+        return 2 if self.guides(sigma) else 1
+
     def velocity(
         self, predict: Predict, x: Tensor, sigma: float, memory: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:

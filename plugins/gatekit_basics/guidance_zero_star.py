@@ -46,6 +46,11 @@ class CFGZeroStar(ClassifierFree):
         assert isinstance(self.params, CFGZeroStarParams)
         self.zero_above = self.params.zero_above
 
+    def passes_at(self, sigma: float) -> int:
+        """None above ``zero_above``."""
+        zero = self.zero_above is not None and sigma > self.zero_above
+        return 0 if zero else super().passes_at(sigma)
+
     def velocity(
         self, predict: Predict, x: Tensor, sigma: float, memory: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:

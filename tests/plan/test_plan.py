@@ -241,7 +241,7 @@ def test_the_plan_is_plain_json(project):
     data = json.loads(json.dumps(plan.to_json()))
     assert data["sigmas"] == list(plan.run_sigmas)
     assert [row["phase"] for row in data["steps"]] == ["high"] * 3 + ["low"] * 5
-    assert data["phases"][0]["guidance"] == {"use": "cfg", "scale": 2.0}
+    assert data["phases"][0]["guidance"] == {"use": "cfg", "scale": 2.0, "start": None, "end": 0.0}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

@@ -73,10 +73,22 @@ def test_outside_its_range_it_is_the_conditional_prediction_in_one_pass(name):
     for sigma, passes in ((1.0, 1), (0.95, 1), (0.9, 2), (0.7, 2), (0.4, 2), (0.3, 1)):
         predict = Predict()
         found = velocity(method, predict, sigma)[0]
-        assert len(predict.asked[0]) == passes and (found is POSITIVE) == (passes == 1)
+        assert len(predict.asked[0]) == passes == method.passes_at(sigma)
+        assert (found is POSITIVE) == (passes == 1)
         if passes == 2:
             assert found.equal(velocity(guidance(name, scale=3.0), sigma=sigma)[0])
     assert method.passes == 2  # the most that one evaluation costs
+
+
+def test_a_plan_counts_the_passes_of_the_range(project):
+    import gatekit
+
+    schedule = gatekit.load_schedule(
+        project / "fake.yaml", overrides={"phases.high.guidance.end": 0.95}
+    )
+    rows = [r for r in gatekit.resolve(schedule).table() if r.phase == "high"]
+    assert {r.passes for r in rows if r.sigma >= 0.95} == {2}
+    assert {r.passes for r in rows if r.sigma < 0.95} == {1}
 
 
 def test_a_range_upside_down_is_refused():
@@ -127,6 +139,7 @@ def test_zero_star_of_a_zero_negative_is_finite():
 def test_zero_init_asks_nothing_above_its_sigma():
     method, predict = guidance("cfg_zero_star", zero_above=0.97), Predict()
     assert float(velocity(method, predict, 0.98)[0].abs().max()) == 0.0 and not predict.asked
+    assert (method.passes_at(0.98), method.passes_at(0.97)) == (0, 2)
     assert float(velocity(method, predict, 0.97)[0].abs().max()) > 0.0
 
 
