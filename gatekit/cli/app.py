@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gatekit.cli.inspect import inspect
+from gatekit.cli.new_plugin import new_plugin
 from gatekit.cli.plan import plan
 from gatekit.cli.plugins import plugins
 from gatekit.cli.run import run
@@ -20,6 +21,7 @@ COMMANDS = {
     "samplers": samplers,
     "plugins": plugins,
     "schema": schema,
+    "new-plugin": new_plugin,
 }
 
 
@@ -38,6 +40,7 @@ def build() -> typer.Typer:
         name="gatekit",
         help="Videos from schedules: phases, each with its own model, precision and sampler.",
         no_args_is_help=True,
+        epilog="Plugins may add commands, such as curvature; 'gatekit plugins' lists them.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich would cost a third of the time that help takes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gatekit import (
     Auto,
     Carry,
@@ -14,17 +16,24 @@ from gatekit import (
     hookimpl,
 )
 from gatekit_basics.beta import Beta
+from gatekit_basics.curvature import Curvature
+from gatekit_basics.flow_grids import LamUniform, Tangent, ThetaUniform, YUniform
 from gatekit_basics.grids import Explicit, Exponential, Karras, ShiftedLinear
 from gatekit_basics.guidance import CFG, Unguided
 from gatekit_basics.guidance_apg import APG
 from gatekit_basics.guidance_zero_star import CFGZeroStar
+from gatekit_basics.restart import Restart
 from gatekit_basics.strategy import GridPhase
+
+if TYPE_CHECKING:
+    import typer
 
 
 @hookimpl
 def gatekit_register_sigmas() -> list[type[SigmaGrid]]:
     """Grids."""
-    return [ShiftedLinear, Karras, Exponential, Beta, Explicit]
+    shaped = [YUniform, LamUniform, ThetaUniform, Tangent, Curvature]
+    return [ShiftedLinear, Karras, Exponential, Beta, *shaped, Explicit]
 
 
 @hookimpl
@@ -36,10 +45,18 @@ def gatekit_register_history() -> list[type[HistoryPolicy]]:
 @hookimpl
 def gatekit_register_phases() -> list[type[Phase]]:
     """Strategies."""
-    return [GridPhase]
+    return [GridPhase, Restart]
 
 
 @hookimpl
 def gatekit_register_guidance() -> list[type[Guidance]]:
     """Guidance."""
     return [CFG, CFGZeroStar, APG, Unguided]
+
+
+@hookimpl
+def gatekit_register_commands(app: typer.Typer) -> None:
+    """``gatekit curvature``."""
+    from gatekit_basics.curvature_command import curvature
+
+    app.command("curvature")(curvature)
