@@ -20,6 +20,8 @@ def plugins(as_json: Json = False) -> None:
             if owner == info.name and key in known.table(kind):
                 name = "/".join(key) if isinstance(key, tuple) else str(key)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
                 offers.setdefault(KINDS[kind].label, []).append(name)
+        if commands := _commands(known.manager.get_plugin(info.name)):
+            offers["command"] = commands
         found.append(
             {
                 "name": info.name,
@@ -45,3 +47,15 @@ def plugins(as_json: Json = False) -> None:
             print(f"  {label}: {', '.join(names)}")
     for clash in clashes:
         print(f"CLASH: {clash['kind']} {clash['name']!r} is offered by {clash['classes']}")
+
+
+def _commands(plugin: Any) -> list[str]:
+    """Names of the commands that a plugin adds."""
+    register = getattr(plugin, "gatekit_register_commands", None)
+    if register is None:
+        return []
+    import typer
+
+    app = typer.Typer()
+    register(app)
+    return [c.name or getattr(c.callback, "__name__", "?") for c in app.registered_commands]

@@ -162,3 +162,15 @@ def test_restart_as_a_phase_keeps_the_law_of_its_target():
     assert sum(r.sigma_next > r.sigma for r in records) == 1
     assert float(y.mean()) == pytest.approx(mean, abs=0.03)
     assert float(y.std()) == pytest.approx(variance**0.5, rel=0.03)
+
+
+def test_the_command_writes_a_schedule_that_runs(project, monkeypatch, capsys):
+    from gatekit.cli import call
+
+    monkeypatch.chdir(project)
+    line = ["curvature", "fake.yaml", "-p", "x", "-o", "own.yaml", "--steps", "24"]
+    assert call(line) == 0 and capsys.readouterr().out == "own.yaml\n"
+    plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
+    assert plan.schedule.sigmas.use == "curvature" and len(plan.run_sigmas) == 9
+    assert gatekit.run(plan, gatekit.Inputs(prompt="x")).video.ndim == 4
+    assert call(line) == 2 and "exists" in capsys.readouterr().err
