@@ -10,7 +10,7 @@ from .errors import (
     UserError,
     WeightsError,
 )
-from .execute import Result, open_variant, run
+from .execute import run
 from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
 from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
@@ -18,6 +18,7 @@ from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
 from .multistep import multistep_weights
 from .noise import NoiseSource
+from .opening import open_variant
 from .params import (
     FamilyParams,
     GridParams,
@@ -32,6 +33,7 @@ from .path import Path, RectifiedFlow, VarianceExploding
 from .phase import Phase, Renoise, Step
 from .plan import Plan, PlannedPhase, resolve
 from .registry import list_samplers
+from .result import Result
 from .sampler import Sampler, StepContext, StepResult, StretchContext
 from .schedule import Schedule, load_schedule
 from .sigmas import SigmaGrid

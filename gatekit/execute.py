@@ -6,14 +6,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.device import check_device
 from gatekit.errors import InputError, OutputError
 from gatekit.lookup import missing_error
-from gatekit.opening import open_variant
+from gatekit.output import check_target
 from gatekit.path import as_path
 from gatekit.provenance import Hashes, peak_memory
 from gatekit.registry import registry
@@ -86,7 +86,7 @@ def run(
         raise missing_error(plan.missing)
     plan.family.check_inputs(inputs)
     check_device(plan.device)
-    target = Path(out) if out is not None else None
+    target = check_target(out) if out is not None else None
     folder = _folder(target, run_dir, resume)
     return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
 
@@ -114,10 +114,7 @@ class _Execution:
         earlier = open_run_folder(resume) if resume is not None else None
         if self.folder is None:
             return self._make(observers, None)
-        state: State | None = None
-        self.folder.begin(self.plan, self.inputs, self.out, earlier)
-        if earlier is not None:
-            state = self.folder.restore(earlier)
+        state = self.folder.begin(self.plan, self.inputs, self.out, earlier)
         try:
             return self._make(observers, state)
         except BaseException:
@@ -130,6 +127,8 @@ class _Execution:
         recorded = self.folder is not None or self.out is not None
         hashes = Hashes(self.plan.files()) if recorded else None
         trajectory = self._denoise(observers, state)
+        if self.folder is not None:  # the steps before a resume belong to the result too
+            trajectory = replace(trajectory, records=tuple(self.folder.records))
         latent = trajectory.x[0].float().cpu()
         failed = self._keep_latent(latent)
         video = self._timed("decoding", lambda: self._decode(latent))
@@ -178,8 +177,6 @@ class _Execution:
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
         if math.isinf(path.sigma_max):
             x = x * plan.run_sigmas[0]
-        if state is not None:
-            state = _on(state, plan.device)
         residency = Residency(plan)
         stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
         folder = self.folder
@@ -245,26 +242,3 @@ class _Execution:
     def _decode(self, latent: Tensor) -> Tensor:
         plan = self.plan
         return plan.family.decode(latent.to(plan.device), plan.video, plan.device).float().cpu()
-
-
-def _on(state: State, device: str) -> State:
-    """The same state with its tensors on ``device``."""
-    from dataclasses import fields, is_dataclass, replace
-
-    import torch
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value.to(device)
-        if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value)})
-        if isinstance(value, Mapping):
-            return {k: moved(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(value, tuple):
-            return tuple(moved(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
-        return value
-
-    return moved(state)
-
-
-__all__ = ["Progress", "Result", "Silent", "open_variant", "run"]

@@ -54,6 +54,25 @@ def cannot_write(path: Path, exc: OSError, remedy: str | None = None) -> OutputE
     )
 
 
+def check_target(path: str | Path) -> Path:
+    """Where a video is to be written, checked before anything is computed.
+
+    Raises:
+        InputError: Not an .mp4, a folder, or PyAV is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise InputError(
+            "videos are written as .mp4",
+            where=str(path),
+            remedy=f"use {path.with_suffix('.mp4').name}",
+        )
+    if path.is_dir():
+        raise InputError("this is a folder", where=str(path), remedy="name a file in it")
+    import_av()
+    return path
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents. Raises OutputError."""
     try:

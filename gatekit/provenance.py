@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatekit.identity import sha256
+from gatekit.identity import file_identity, sha256
 
 if TYPE_CHECKING:
     from gatekit.family import Inputs
@@ -38,7 +38,6 @@ class Hashes:
     def __init__(self, files: Iterable[Path]) -> None:
         self.files = tuple(files)
         self._found: dict[str, str] = {}
-        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -46,14 +45,12 @@ class Hashes:
         store = cache_folder() / "sha256.json"
         known = _read_cache(store)
         fresh: dict[str, str] = {}
-        try:
-            for path in self.files:
+        for path in self.files:
+            with contextlib.suppress(OSError):
                 key = _stamp(path)
                 if key not in known:
                     known[key] = fresh[key] = sha256(path)
                 self._found[str(path)] = known[key]
-        except OSError as exc:
-            self._error = exc
         if fresh:
             _write_cache(store, fresh)
 
@@ -139,12 +136,20 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
         ]
         for p in plan.phases
     ]
+    family = plan.family
+    parts = (family.components.text_encoder, family.components.vae)
+    components = [
+        [part.precision, *(file_identity(f) for f in (part.file, part.tokenizer) if f is not None)]
+        for part in parts
+        if part is not None
+    ]
     record = inputs_record(inputs)
     images = [record[k] and record[k]["sha256"] for k in ("image", "last_image")]
     text = json.dumps(
         [
             content,
-            list(plan.family.latent_shape(plan.video)),
+            [family.name, family.params.model_dump(mode="json"), components],
+            list(family.latent_shape(plan.video)),
             [inputs.prompt, inputs.negative_prompt, inputs.seed, *images],
         ]
     )

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatekit.embed import Carried
-from gatekit.errors import InputError
-from gatekit.output import encode_mp4, make_folder, write_atomic
+from gatekit.output import check_target, encode_mp4, make_folder, write_atomic
 from gatekit.provenance import Hashes, inputs_record
 from gatekit.runfolder import LATENT
 
@@ -33,6 +32,7 @@ class Result:
         plan: What ran.
         inputs: What it was made from.
         run_dir: The run folder, if there is one.
+        weights: SHA-256 of every weight file by path, where it is known already.
     """
 
     video: Tensor
@@ -47,11 +47,10 @@ class Result:
         """Write the video as mp4 (H.264), its schedule and inputs in the metadata.
 
         Raises:
+            InputError: The name is not that of an .mp4, or PyAV is missing.
             OutputError: It could not be written; nothing is left under the name.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".mp4":
-            raise InputError("videos are written as .mp4", value=str(path))
+        path = check_target(path)
         make_folder(path.absolute().parent)
         data = encode_mp4(self.video, self.plan.video.fps, self.carried().dump())
         kept = f"; the latent is kept in {self.run_dir / LATENT}" if self.run_dir else ""

@@ -49,11 +49,14 @@ class RunFolder:
 
     def begin(
         self, plan: Plan, inputs: Inputs, out: Path | None, earlier: RunFolder | None = None
-    ) -> None:
+    ) -> State | None:
         """Note what is about to run, before anything is computed.
 
+        Returns:
+            The state that ``earlier`` stopped in; None for a run from the start.
+
         Raises:
-            InputError: ``earlier``, which is to be resumed, was another run.
+            InputError: ``earlier``, which is to be resumed, was another run, or has no checkpoint.
             OutputError: The folder cannot be written.
         """
         mark = fingerprint(plan, inputs)
@@ -63,6 +66,7 @@ class RunFolder:
                 where=str(earlier.path),
                 remedy="leave out what changed, or start anew without --resume",
             )
+        state = self._restored(earlier, plan.device) if earlier is not None else None
         make_folder(self.path)
         self.content = {
             "status": "running",
@@ -77,22 +81,25 @@ class RunFolder:
             "phases": plan.to_json()["phases"],
             "warnings": list(plan.warnings),
             "versions": versions(),
+            "steps": [asdict(record) for record in self.records],
         }
         self._write()
         self._written = time.monotonic()
+        return state
 
-    def restore(self, earlier: RunFolder) -> State:
-        """The state an earlier run stopped in, its records kept for run.json.
-
-        Raises:
-            InputError: There is no checkpoint.
-        """
+    def _restored(self, earlier: RunFolder, device: str) -> State:
+        """The state an earlier run stopped in; its records become the first of this one."""
         from gatekit.state import Record, State
 
-        state = State.load(earlier.checkpoint_file)
+        if earlier.content.get("status") == "done":
+            raise InputError(
+                "this run has ended; there is nothing to go on with",
+                where=str(earlier.path),
+                remedy="run its video or its schedule again to make another",
+            )
+        state = State.load(earlier.checkpoint_file, device)
         done = [Record(**entry) for entry in earlier.content.get("steps", [])]
         self.records = [record for record in done if record.step < state.step]
-        self.content["steps"] = [asdict(record) for record in self.records]
         return state
 
     def checkpoint(self, state: State, record: Record) -> None:

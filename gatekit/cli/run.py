@@ -126,14 +126,9 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
 
 
 def _target(out: Path | None, name: str, seed: int) -> Path:
-    from gatekit.errors import InputError
-    from gatekit.output import free_name
+    from gatekit.output import check_target, free_name
 
     if out is None:
         safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "video"
         return free_name(Path(f"{safe}-seed{seed}.mp4"))
-    if out.suffix.lower() != ".mp4":
-        raise InputError("videos are written as .mp4", where="-o", value=str(out))
-    if out.is_dir():
-        raise InputError("this is a folder", where="-o", value=str(out))
-    return out
+    return check_target(out)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from gatekit.errors import Cancelled, GatekitError
 
 if TYPE_CHECKING:
-    from gatekit.execute import Result
     from gatekit.family import Inputs
     from gatekit.plan import Plan
+    from gatekit.result import Result
 
 
 @dataclass

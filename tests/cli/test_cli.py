@@ -51,7 +51,10 @@ def test_help_imports_nothing_heavy():
         (["plan", "fake.yaml", "--jsn"], "--json"),
         (["run"], "a schedule is missing; gatekit run SCHEDULE -p PROMPT"),
         (["run", "fake.yaml"], "-p: a prompt is missing"),
-        (["run", "fake.yaml", "-p", "x", "-o", "x.gif"], "-o: videos are written as .mp4"),
+        (
+            ["run", "fake.yaml", "-p", "x", "-o", "x.gif"],
+            "x.gif: videos are written as .mp4; use x.mp4",
+        ),
         (["run", "fake.yaml", "-p", "x", "-i", "no.png"], "no such image (got 'no.png'); check -i"),
         (["run", "fake.yaml", "-p", "x", "--seed", "one"], "--seed"),
         (["run", "--resume", "."], "no run folder; name the folder that holds run.json"),

@@ -132,10 +132,32 @@ def test_a_stopped_run_goes_on_bit_for_bit(project, tmp_path, after):
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "stopped"
     rest = gatekit.run(plan_of(project), inputs, resume=tmp_path / "r")
     assert torch.equal(rest.video, whole.video)
-    assert len(rest.trajectory) == 8 - after
+    assert [(r.step, r.sigma) for r in rest.trajectory] == [
+        (r.step, r.sigma) for r in whole.trajectory
+    ]
     content = json.loads((tmp_path / "r" / "run.json").read_text())
     assert [step["step"] for step in content["steps"]] == list(range(8))
     assert not (tmp_path / "r" / "checkpoint.safetensors").exists()
+
+
+def test_a_run_that_has_ended_is_not_resumed_and_keeps_its_record(project, tmp_path):
+    gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    with pytest.raises(InputError, match="this run has ended"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+def test_a_lost_checkpoint_leaves_the_record_as_it_was(project, tmp_path):
+    with pytest.raises(Cancelled):
+        gatekit.run(
+            plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r", observers=[Stop(2)]
+        )
+    (tmp_path / "r" / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    with pytest.raises(InputError, match="no readable checkpoint"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
 
 
 def test_a_run_that_is_past_a_phase_does_not_load_its_model(project, tmp_path, fake):
@@ -155,6 +177,8 @@ def test_another_run_is_not_resumed(project, tmp_path):
     for plan, inputs in (
         (plan_of(project), Inputs(prompt="y")),
         (plan_of(project, "phases.high.guidance.scale=3"), Inputs(prompt="x")),
+        (plan_of(project, "text_encoder.precision=bf16"), Inputs(prompt="x")),
+        (plan_of(project, "family={use: fake, task: i2v}"), Inputs(prompt="x")),
     ):
         with pytest.raises(InputError, match="the run to resume had another schedule, prompt"):
             gatekit.run(plan, inputs, resume=tmp_path / "r")
@@ -181,10 +205,10 @@ def test_ctrl_c_while_loading_keeps_the_checkpoint(project, tmp_path, fake, monk
     with pytest.raises(KeyboardInterrupt):
         gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
     monkeypatch.undo()
-    assert (
-        len(gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r").trajectory)
-        == 5
-    )
+    fake.LOG.clear()
+    rest = gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
+    assert len(rest.trajectory) == 8
+    assert "load coarse" not in fake.LOG, "what was done is not done again"
 
 
 def test_memory_that_runs_out_is_said_in_one_line(project, fake, monkeypatch):
@@ -218,8 +242,12 @@ def test_an_open_variant_is_loaded(project, monkeypatch):
         gatekit.open_variant({"file": "x"}, family="fake")
 
 
-def test_an_output_that_cannot_be_made(project, tmp_path):
+def test_an_output_that_cannot_be_made(project, tmp_path, fake):
     result = gatekit.run(plan_of(project), Inputs(prompt="x"))
+    fake.LOG.clear()
+    with pytest.raises(InputError, match=r"out.gif: videos are written as .mp4; use out.mp4"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), out=tmp_path / "out.gif")
+    assert fake.LOG == [], "found out before anything was computed"
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         result.save(tmp_path / "file" / "out.mp4")
