@@ -100,7 +100,7 @@ class CFG(ClassifierFree):
     Velocities and denoised predictions mix alike.
 
     Source: Ho and Salimans, arXiv 2207.12598, equation 6 (with scale = 1 + w); the range of
-    sigmas: Kynkaanniemi et al., arXiv 2404.07724, equation 5.
+    sigmas: Kynkaanniemi et al., arXiv 2404.07724.
     """
 
     name = "cfg"

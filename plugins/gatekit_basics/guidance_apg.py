@@ -41,7 +41,7 @@ class APG(ClassifierFree):
     evaluation, through the run's state. The paper's threshold is a norm; a mean square does not
     depend on the size of the video.
 
-    Source: Sadat et al., arXiv 2410.02416, algorithm 1 and equations 6 to 10.
+    Source: Sadat et al., arXiv 2410.02416.
     """
 
     name = "apg"

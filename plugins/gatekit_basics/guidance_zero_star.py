@@ -34,8 +34,7 @@ class CFGZeroStar(ClassifierFree):
     k = <v(positive), v(negative)>/|v(negative)|^2 for each sample: k v(negative) is the part of
     v(positive) that lies along v(negative), so what is amplified is orthogonal to it.
 
-    Source: Fan et al., arXiv 2503.18886, equations 8 to 10 (optimised scale) and section 4.3
-    (zero-init).
+    Source: Fan et al., arXiv 2503.18886, optimised scale and zero-init.
     """
 
     name = "cfg_zero_star"

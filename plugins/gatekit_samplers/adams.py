@@ -31,7 +31,7 @@ class AdamsBashforth(ExponentialMultistep):
     The coefficients follow the steps and sum to 1. Over equal steps they are the textbook's.
 
     Source: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition,
-    section III.5, equations 5.2 to 5.7 (variable steps).
+    section III.5 (variable steps).
     """
 
     Params = AdamsParams

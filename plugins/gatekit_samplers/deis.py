@@ -37,7 +37,7 @@ class DEIS(ExponentialMultistep):
     x'/alpha' = x/alpha + sum_j e_j * integral of l_j d rho, with e = (x - alpha D)/s. On the
     variance-exploding path e is the velocity and this is ``ab2``.
 
-    Source: Zhang and Chen, arXiv 2204.13902, equations 14 and 15 (tAB) and section 4 (rho-AB).
+    Source: Zhang and Chen, arXiv 2204.13902, rho-AB-DEIS.
     """
 
     name, order, history, points = "deis", 2, 1, 2

@@ -13,7 +13,7 @@ class DPMpp2MSDE(DPMpp2M):
     x' = (s'/s) e^(-eta h) x + alpha' (1 - e^(-(1 + eta) h)) D* + s' sqrt(1 - e^(-2 eta h)) n,
     with h = lam(s') - lam(s) and the D* of ``dpmpp_2m``. Order 2 at eta 0.
 
-    Source: Lu et al., arXiv 2211.01095, appendix A (equation 18: eta 1); Crowson, k-diffusion
+    Source: Lu et al., arXiv 2211.01095, SDE-DPM-Solver++(2M) (eta 1); Crowson, k-diffusion
     ``sample_dpmpp_2m_sde`` (midpoint) for other eta.
     """
 

@@ -14,7 +14,7 @@ class DPMpp3MSDE(DPMpp3M):
     the density e^(eta lam). Order 3 at eta 0.
 
     Source: Crowson, k-diffusion ``sample_dpmpp_3m_sde``, with the whole integral of the second
-    difference (see ``dpmpp_3m``); Lu et al., arXiv 2211.01095, appendix A.
+    difference (see ``dpmpp_3m``).
     """
 
     name, stochastic = "dpmpp_3m_sde", True

@@ -39,8 +39,7 @@ class ERSDE(ExponentialMultistep):
     D* is the mean of the interpolant under d(1/phi). The paper expands D in v with numerical
     integrals; here the integral is Gauss-Legendre's. Order at scale ode: ``order``.
 
-    Source: Cui et al., arXiv 2309.06169, propositions 2 to 4 and algorithms 1 to 3 (the VP forms),
-    scales: appendix A.8.
+    Source: Cui et al., arXiv 2309.06169, ER-SDE-Solvers 1 to 3; noise scales: appendix A.8.
     """
 
     name, stochastic, order, history, points = "er_sde", True, 3, 2, 3

@@ -23,7 +23,7 @@ class RES2M(ExponentialMultistep):
     x' = (s'/s) x + w_0 D_n + w_1 D_{n-1}: b_2 = phi_2/c_2 with c_2 = -h_last/h, b_1 = phi_1 - b_2.
     Other than ``dpmpp_2m``, which takes the line's value at the middle of the step.
 
-    Source: Zhang et al., arXiv 2308.02157, section 3.2 and algorithm 2 (multistep).
+    Source: Zhang et al., arXiv 2308.02157, the multistep form of its refined exponential solver.
     """
 
     name, order, history, points = "res_2m", 2, 1, 2

@@ -12,7 +12,7 @@ class RES3M(ExponentialMultistep):
     x' = (s'/s) x + sum_j w_j D_j with sum_j b_j c_j = phi_2 and sum_j b_j c_j^2 = 2 phi_3. In
     ``lam`` it is ``dpmpp_3m``; its own default is the coordinate u.
 
-    Source: Zhang et al., arXiv 2308.02157, section 3.2 (order conditions, multistep form).
+    Source: Zhang et al., arXiv 2308.02157, the order conditions in their multistep form.
     """
 
     name, order, history, points = "res_3m", 3, 2, 3

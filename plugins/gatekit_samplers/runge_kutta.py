@@ -69,7 +69,13 @@ class RungeKutta(Sampler):
 HAIRER = 'Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition'
 
 MIDPOINT = Tableau(
-    "midpoint", 2, (0, 1 / 2), ((1 / 2,),), (0, 1), "Midpoint rule", f"Runge 1895; {HAIRER}, II.1.4"
+    "midpoint",
+    2,
+    (0, 1 / 2),
+    ((1 / 2,),),
+    (0, 1),
+    "Midpoint rule",
+    f"Runge 1895; {HAIRER}, section II.1",
 )
 RALSTON2 = Tableau(
     "ralston2",
@@ -78,7 +84,7 @@ RALSTON2 = Tableau(
     ((2 / 3,),),
     (1 / 4, 3 / 4),
     "Ralston's method of two stages, of least error bound",
-    "Ralston, Math. Comp. 16 (1962) 431, equation 3.5",
+    "Ralston, Math. Comp. 16 (1962) 431",
 )
 KUTTA3 = Tableau(
     "kutta3",
@@ -87,7 +93,7 @@ KUTTA3 = Tableau(
     ((1 / 2,), (-1, 2)),
     (1 / 6, 2 / 3, 1 / 6),
     "Kutta's method of three stages",
-    f"Kutta 1901; {HAIRER}, II.1",
+    f"Kutta 1901; {HAIRER}, section II.1",
 )
 RALSTON3 = Tableau(
     "ralston3",
@@ -96,7 +102,7 @@ RALSTON3 = Tableau(
     ((1 / 2,), (0, 3 / 4)),
     (2 / 9, 1 / 3, 4 / 9),
     "Ralston's method of three stages, of least error bound",
-    "Ralston, Math. Comp. 16 (1962) 431, section 4; embedded: Bogacki and Shampine, Appl. Math. "
+    "Ralston, Math. Comp. 16 (1962) 431; embedded: Bogacki and Shampine, Appl. Math. "
     "Lett. 2 (1989) 321",
     error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
 )
@@ -107,7 +113,7 @@ SSPRK3 = Tableau(
     ((1,), (1 / 4, 1 / 4)),
     (1 / 6, 1 / 6, 2 / 3),
     "Shu and Osher's strong-stability-preserving method",
-    "Shu and Osher, J. Comput. Phys. 77 (1988) 439, equation 2.18",
+    "Shu and Osher, J. Comput. Phys. 77 (1988) 439",
 )
 RK4 = Tableau(
     "rk4",

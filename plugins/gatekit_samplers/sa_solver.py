@@ -43,7 +43,7 @@ class SASolver(ExponentialMultistep):
     History ``close`` has nothing to correct early: the shifted history gives the same change on
     entry.
 
-    Source: Xue et al., arXiv 2309.05019, equations 14 to 18 and algorithm 1 (PEC).
+    Source: Xue et al., arXiv 2309.05019, algorithm 1.
     """
 
     name, stochastic, order, history = "sa_solver", True, 3, 3

@@ -25,10 +25,10 @@ class SEEDS2(TwoStages):
     """Two exponential stages on the reverse SDE. Two evaluations a step.
 
     x_2 = (s_2/s) (y/y_2)^eta x + W D + s_2 sqrt(1 - (y/y_2)^(2 eta)) n_1; x' likewise with the line
-    through D and D(x_2, s_2), its noise being n_1 carried on plus a fresh n_2. Weak order 1 is
-    proven; eta 0 is ``res_2s`` in the same coordinate, of order 2.
+    through D and D(x_2, s_2), its noise being n_1 carried on plus a fresh n_2. With noise no
+    order above 1 is claimed; eta 0 is ``res_2s`` in the same coordinate, of order 2.
 
-    Source: Gonzalez et al., arXiv 2305.14267, algorithm 2 (in the prediction of x0).
+    Source: Gonzalez et al., arXiv 2305.14267, SEEDS-2, written in the prediction of x0.
     """
 
     name, stochastic = "seeds_2", True
@@ -58,9 +58,10 @@ class SEEDS3(ThreeStages):
     """Three exponential stages on the reverse SDE. Three evaluations a step.
 
     As ``seeds_2`` with one stage more; with c_3 = 2/3 gamma is 0 and the last mean leans on the
-    third stage alone, as in DPM-Solver-3. Weak order 1 is proven; eta 0 has order 3.
+    third stage alone, as in DPM-Solver-3. With noise no order above 1 is claimed; eta 0 has
+    order 3.
 
-    Source: Gonzalez et al., arXiv 2305.14267, algorithm 3 (in the prediction of x0).
+    Source: Gonzalez et al., arXiv 2305.14267, SEEDS-3, written in the prediction of x0.
     """
 
     name, stochastic = "seeds_3", True
