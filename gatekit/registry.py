@@ -142,7 +142,9 @@ class Registry:
             self.manager.check_pending()
             self._collect(name, package)
         except Exception as exc:
-            error = f"{type(exc).__name__}: {exc}".splitlines()[0]
+            lines = f"{type(exc).__name__}: {exc}".splitlines()
+            last = lines[-1:] if isinstance(exc, pluggy.PluginValidationError) else []
+            error = ": ".join(dict.fromkeys([lines[0], *last]))
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
         self.plugins[name] = PluginInfo(name, package, version, module, error)
