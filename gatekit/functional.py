@@ -106,7 +106,9 @@ def make_stage(phase: FunctionPhase, index: int, path: Path) -> Stage:
         name=where,
         field=phase.field if phase.field is not None else f"function-{id(phase.denoise):x}",
         sampler=make("sampler", phase.sampler, phase.params, f"{where}.sampler"),
-        strategy=strategy(sigmas, make_params(strategy, phase.strategy_params, where)),
+        strategy=strategy(
+            sigmas, make_params(strategy, phase.strategy_params, f"{where}.strategy")
+        ),
         history=make("history", phase.history, {}, f"{where}.history"),
         open=plain(phase.denoise),
     )

@@ -83,7 +83,8 @@ class Close(HistoryPolicy):
 
     On leaving, the old model is evaluated once more, at the boundary, and its sampler corrects
     x with that. On entering, every past D gets D_new - D_old added: the jump leaves the divided
-    differences. One evaluation more.
+    differences. One evaluation more. D_old is taken before the correction, D_new after it: they
+    differ by the corrector's own order, which the differences do not see.
     """
 
     name = "close"
@@ -131,12 +132,16 @@ class Auto(HistoryPolicy):
         newest, older = state.past[:2]
         ratio = (state.sigma - newest.sigma) / (newest.sigma - older.sigma)
         predicted = newest.denoised + ratio * (newest.denoised - older.denoised)
-        moved, jump = _norm(predicted - newest.denoised), _norm(denoised - predicted)
+        moved, jump = _norms(predicted - newest.denoised, denoised - predicted)
         rho = jump / moved if moved > 0.0 else (0.0 if jump == 0.0 else float("inf"))
         if rho <= self.params.threshold:
             return replace(state, ahead=denoised, note=f"auto: carry, rho {rho:.3g}")
         return replace(state.forget(), ahead=denoised, note=f"auto: reset, rho {rho:.3g}")
 
 
-def _norm(x: Tensor) -> float:
-    return float(x.square().sum().sqrt())
+def _norms(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Euclidean norms over the whole batch, with one wait for the device."""
+    import torch
+
+    squares = torch.stack([first.square().sum(), second.square().sum()]).sqrt().cpu()
+    return float(squares[0]), float(squares[1])

@@ -41,12 +41,14 @@ class Ledger:
         """Time an evaluation at a boundary; it counts for the interval after it."""
         began = time.perf_counter()
         yield
+        self._settle()
         self._boundary += time.perf_counter() - began
 
     def add(
         self, stage: Stage, before: State, after: State, sampler: str, denoised: Tensor
     ) -> None:
         """An interval has ended."""
+        self._settle()
         record = Record(
             step=before.step,
             phase=stage.name,
@@ -61,13 +63,16 @@ class Ledger:
         )
         self._nfe, self._passes, self._boundary = self.engine.nfe, self.engine.passes, 0.0
         self.records.append(record)
-        if self.checkpoint is not None or self.observers or self.hooks is not None:
-            self.engine.check()
         if self.checkpoint is not None:
             self.checkpoint(after, record)
         for observer in self.observers:
             observer(after, record, denoised)
         self.tell("step_end", state=after, record=record, denoised=denoised)
+
+    def _settle(self) -> None:
+        """Where somebody is told: wait for the prediction, so that its time and value are known."""
+        if self.checkpoint is not None or self.observers or self.hooks is not None:
+            self.engine.check()
 
     def tell(self, event: str, **arguments: Any) -> None:
         """Call the observing hook ``gatekit_<event>``."""

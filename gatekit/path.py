@@ -101,11 +101,13 @@ class Path(ABC):
         (alpha_u/alpha_t) x + sqrt(u^2 - (alpha_u t/alpha_t)^2) n.
 
         Raises:
-            InputError: ``to`` lies below ``sigma``.
+            InputError: ``to`` lies below ``sigma``, or above the path.
         """
-        if to < sigma:
+        if not sigma <= to <= self.sigma_max:
             raise InputError(
-                "renoise goes up", value=(sigma, to), remedy="give a target of at least sigma"
+                "renoise goes up",
+                value=(sigma, to),
+                remedy=f"give a target of at least sigma and at most {self.sigma_max:g}",
             )
         if to == sigma:
             return x
@@ -134,7 +136,10 @@ class Path(ABC):
         if rule not in RULES:
             raise InputError("unknown rule", value=rule, remedy=f"use one of {', '.join(RULES)}")
         if not 0.0 <= eta <= (math.inf if rule == "sde" else 1.0):
-            raise InputError(f"eta out of range for rule {rule}", value=eta, remedy="use 0 to 1")
+            most = "more" if rule == "sde" else "1"
+            raise InputError(
+                f"eta out of range for rule {rule}", value=eta, remedy=f"use 0 to {most}"
+            )
         if eta == 0.0 or to == 0.0:
             return to
         if rule == "linear":

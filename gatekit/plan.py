@@ -153,7 +153,9 @@ class Plan:
     @staticmethod
     def _boundary_cost(before: PlannedPhase | None, phase: PlannedPhase) -> tuple[int, int]:
         """Evaluations and passes that entering a phase adds: those of the leaving model."""
-        if before is None or before.field == phase.field:
+        if before is None:
+            return 0, 0
+        if before.field == phase.field and not phase.history.acts_on_same_field:
             return 0, 0
         nfe = phase.history.evaluations
         return nfe, nfe * before.guidance.passes_at(phase.sigmas[0])

@@ -66,19 +66,17 @@ def run_stages(
         sigma = stages[0].sigmas[0]
         state = State(x=x.to(dtype), sigma=sigma, visited=(sigma,))
     elif resume_from.phase >= len(stages):
-        raise InputError("the saved state belongs to another run", value=resume_from.phase)
+        raise InputError(
+            f"the saved state is in phase {resume_from.phase} of a run of {len(stages)}: another run",
+            remedy="resume with the phases that the run was started with",
+        )
     else:
         state = resume_from
     joined = [stages[0].sigmas[0], *(s for stage in stages for s in stage.sigmas[1:])]
-    engine = Engine(path, noise, state.step, state.visit)
-    engine.memory = state.guidance_memory
-    run = _Run(
-        tuple(stages),
-        path,
-        engine,
-        tuple(joined if run_sigmas is None else run_sigmas),
-        Ledger(engine, tuple(observers), checkpoint, hooks),
-    )
+    sigmas = tuple(joined if run_sigmas is None else run_sigmas)
+    engine = Engine(path, noise, state)
+    ledger = Ledger(engine, tuple(observers), checkpoint, hooks)
+    run = _Run(tuple(stages), path, engine, sigmas, ledger)
     with torch.no_grad():
         try:
             return run.go(state, plan)
@@ -120,14 +118,14 @@ class _Run:
             match move:
                 case Renoise(to):
                     state = self._rise(stage, state, to)
-                case Step(to) if to < state.sigma:
+                case Step(to) if 0.0 <= to < state.sigma:
                     state = self._step(stage, state, to)
                 case _:
                     raise PluginError(
                         f"strategy {stage.strategy.name!r} asked for no step down",
                         where=f"phase {stage.name}, sigma {state.sigma:.6g}",
                         value=move,
-                        remedy="return Step(to) below the state's sigma, Renoise(to), or None",
+                        remedy="return Step(to) with 0 <= to < sigma, Renoise(to), or None",
                     )
             yield state
 
@@ -191,11 +189,12 @@ class _Run:
 
     def _rise(self, stage: Stage, state: State, to: float) -> State:
         """Go up with fresh noise; evaluations from below ``to`` tell nothing any more."""
-        if to <= state.sigma:
+        if not state.sigma < to <= self.path.sigma_max:
             raise PluginError(
-                f"strategy {stage.strategy.name!r} renoised to below the state's sigma",
-                where=f"phase {stage.name}",
+                f"strategy {stage.strategy.name!r} must renoise to above the state's sigma",
+                where=f"phase {stage.name}, sigma {state.sigma:.6g}",
                 value=to,
+                remedy=f"at most to {self.path.sigma_max:g}, where this path ends",
             )
         self.ledger.start()
         fresh = self.engine.source.like(state.x, step=state.step, purpose="renoise")
@@ -297,4 +296,5 @@ class _Run:
                 "and dtype of c.x",
                 where=f"phase {stage.name}, sigma {state.sigma:.6g}",
                 value=type(result).__name__ if x is None else (tuple(x.shape), x.dtype),
+                remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}",
             )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gatekit.noise import NoiseSource
     from gatekit.path import Path
+    from gatekit.state import State
 
 Memory = Mapping[str, Any]
 Evaluate = Callable[["Tensor", float, Memory], tuple["Tensor", Memory]]
@@ -69,12 +70,12 @@ def plain(denoise: Denoiser) -> Callable[[], Evaluate]:
 class Engine:
     """Evaluates, counts, checks and draws for one run: the mutable part, kept in one place."""
 
-    def __init__(self, path: Path, noise: NoiseSource, step: int, visit: int) -> None:
+    def __init__(self, path: Path, noise: NoiseSource, state: State) -> None:
         self.path, self.source = path, noise
-        self.step, self.visit = step, visit
+        self.step, self.visit = state.step, state.visit
         self.nfe = self.passes = 0
         self.drew = False
-        self.memory: Memory = {}
+        self.memory: Memory = state.guidance_memory
         self.opened: Stage | None = None
         self._evaluate: Evaluate | None = None
         self._known: tuple[Tensor, float, Tensor] | None = None

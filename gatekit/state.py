@@ -5,6 +5,7 @@ A State is frozen and complete: a run resumed from it continues bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -95,6 +96,7 @@ class State:
         Raises:
             OutputError: It could not be written; nothing is left under ``path``.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
         path = Path(path)
@@ -108,12 +110,13 @@ class State:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
-        except Exception as error:
-            partial.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise OutputError(
                 f"the state could not be written: {error}",
                 where=str(path),
-                remedy="free some space",
+                remedy="free space there, or choose another place",
             ) from error
 
     @classmethod
@@ -127,19 +130,18 @@ class State:
 
         safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
 
+        remedy = "start the run anew, or name another checkpoint"
         try:
             with safe_open(path, framework="pt", device=device) as opened:
                 metadata: dict[str, str] = opened.metadata() or {}
                 tensors: dict[str, Tensor] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
-        except Exception as error:
+            if metadata.get("format") == FORMAT:
+                return _unpack(json.loads(metadata["state"]), tensors)
+        except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"no readable checkpoint: {error}",
-                where=str(path),
-                remedy="start the run anew, or name another checkpoint",
+                f"no readable checkpoint: {error}", where=str(path), remedy=remedy
             ) from error
-        if metadata.get("format") != FORMAT:
-            raise InputError("not a saved state of gatekit", where=str(path))
-        return _unpack(json.loads(metadata["state"]), tensors)
+        raise InputError("not a saved state of gatekit", where=str(path), remedy=remedy)
 
 
 _KINDS: dict[str, type[Any]] = {"Evaluation": Evaluation, "State": State}
@@ -194,7 +196,8 @@ class Record:
         sigma_next: Where it ended (above ``sigma`` for a renoise).
         nfe: Denoiser evaluations it took, those of a boundary just before it included.
         passes: Model passes in them: guidance may take several an evaluation.
-        seconds: Wall time without loading of models.
+        seconds: Wall time without loading of models. On a GPU, the time until the last prediction
+            was there if somebody observes the run, else the time to ask for it.
         field: What predicted.
         sampler: Name of the sampler; ``renoise`` for an upward interval.
         note: What the boundary before it decided.

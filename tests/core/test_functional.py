@@ -49,6 +49,9 @@ def test_mistakes_are_named():
         sample(Mixture(), X, S, sampler="dpmpp_2m", coordinate="logsnr")
     with pytest.raises(InputError, match="takes: no parameters"):
         sample(Mixture(), X, S, sampler="euler", eta=0.5)
+    with pytest.raises(InputError, match=r"top.strategy.k: .*'grid' takes: no parameters"):
+        phase = FunctionPhase(Mixture(), "euler", S, strategy_params={"k": 1}, name="top")
+        sample_phases([phase], X)
     with pytest.raises(InputError, match="ready object"):
         sample(Mixture(), X, S, sampler=gatekit.list_samplers()["euler"](), eta=0.5)
     with pytest.raises(InputError, match="at most 1"):

@@ -1,5 +1,7 @@
 """What each policy does to the history, and what it costs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -77,9 +79,40 @@ def test_close_corrects_with_the_old_model_and_shifts_by_the_jump():
         assert shifted.start is None
 
 
-def test_close_without_history_resets():
+def test_close_does_with_one_evaluation():
     run, _ = cross("close", cut=1)
     assert run[1].note == "close" and run[1].nfe == 2
+
+
+def test_close_resets_where_a_hook_changed_what_it_closed():
+    from types import SimpleNamespace
+
+    spy, silent = Spy(), lambda **_: None
+    names = ("run_start", "phase_start", "step_end", "phase_end", "run_end")
+    hooks = SimpleNamespace(**{f"gatekit_{name}": silent for name in names})
+    hooks.gatekit_cross_boundary = lambda state, **_: replace(state, x=state.x * 1.5)
+    phases = [
+        FunctionPhase(Mixture(), spy, GRID[:5], field="high"),
+        FunctionPhase(Mixture(means=(-1.0, 0.0, 2.0)), spy, GRID[4:], field="low", history="close"),
+    ]
+    run = trace_phases(phases, X, hooks=hooks)
+    assert run[4].note == "close: reset, nothing to close" and spy.seen[0.5] == ()
+
+
+def test_auto_measures_the_jump_against_the_last_move():
+    """rho of the docstring, by hand: D moves by 1 a step and the new model is off by 0.75."""
+
+    def denoise(offset):
+        return lambda x, sigma: torch.full_like(x, 10 * (1 - sigma) + offset)
+
+    grid = (0.9, 0.8, 0.7, 0.6, 0.0)
+    phases = [
+        FunctionPhase(denoise(0.0), "euler", grid[:3], field="a"),
+        FunctionPhase(denoise(0.75), "euler", grid[2:], field="b", history="auto"),
+    ]
+    assert trace_phases(phases, X)[2].note == "auto: carry, rho 0.75"
+    phases[1] = replace(phases[1], denoise=denoise(1.25))
+    assert trace_phases(phases, X)[2].note == "auto: reset, rho 1.25"
 
 
 @pytest.mark.parametrize(
@@ -128,8 +161,6 @@ def test_a_policy_of_ones_own():
         name = "keep_one"
 
         def enter(self, state: State, denoise):
-            from dataclasses import replace
-
             return replace(state, past=state.past[:1], note="one")
 
     run, spy = cross(KeepOne())

@@ -50,9 +50,10 @@ def test_renoise_gives_the_variance_of_the_higher_level(path, low, high):
     assert old**2 + fresh**2 == pytest.approx(high**2)
 
 
-def test_renoise_downwards_is_refused():
-    with pytest.raises(InputError, match="renoise goes up"):
-        FLOW.renoise(torch.ones(1), 0.5, 0.4, torch.ones(1))
+@pytest.mark.parametrize("to", [0.4, 1.1, math.nan])
+def test_renoise_goes_up_and_no_further_than_the_path(to):
+    with pytest.raises(InputError, match=r"renoise goes up.*at most 1"):
+        FLOW.renoise(torch.ones(1), 0.5, to, torch.ones(1))
 
 
 @pytest.mark.parametrize("path", [FLOW, VE])

@@ -163,6 +163,27 @@ def test_records_and_observers():
     assert seen[-1][2].equal(result.x), "the interval to 0 ends at the prediction"
 
 
+def test_the_time_of_a_step_has_the_wait_for_its_prediction(monkeypatch):
+    """On a GPU the prediction is there only once ``check`` has waited for it."""
+    from gatekit.stage import Engine
+
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["now"])
+
+    def wait(self):
+        clock["now"] += self.nfe - clock.get("seen", 0)
+        clock["seen"] = self.nfe
+
+    monkeypatch.setattr(Engine, "check", wait)
+    monkeypatch.setattr(Engine, "_watch", lambda *_: None)
+    phases = [
+        FunctionPhase(Mixture(), "heun", GRID[:3], field="a"),
+        FunctionPhase(Constant(1.0), "heun", GRID[2:], field="b", history="close"),
+    ]
+    result = trace(*phases, observers=[lambda *_: None])
+    assert [r.seconds for r in result] == [r.nfe for r in result] == [2, 2, 3, 1]
+
+
 def test_passes_are_counted_apart():
     count = {"n": 0}
 
@@ -310,7 +331,7 @@ def test_a_sampler_that_returns_something_else(result):
         trace(FunctionPhase(Mixture(), Wrong(), GRID))
 
 
-@pytest.mark.parametrize("move", [Step(1.0), Renoise(0.5), "down"])
+@pytest.mark.parametrize("move", [Step(1.0), Step(-0.1), Renoise(0.5), Renoise(1.5), "down"])
 def test_a_strategy_that_goes_nowhere(move):
     class Stuck(Phase):
         name = "stuck"

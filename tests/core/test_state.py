@@ -85,6 +85,11 @@ def test_unreadable_checkpoints(tmp_path):
     save_file({"w": torch.zeros(2)}, tmp_path / "weights")
     with pytest.raises(InputError, match="not a saved state"):
         State.load(tmp_path / "weights")
+    for tree in ("{", "{}", '{"$State": {}}', '{"$tensor": "t9"}'):
+        metadata = {"format": "gatekit-state-1", "state": tree}
+        save_file({"w": torch.zeros(2)}, tmp_path / "damaged", metadata=metadata)
+        with pytest.raises(InputError, match="no readable checkpoint"):
+            State.load(tmp_path / "damaged")
 
 
 def test_forget_and_displace():
