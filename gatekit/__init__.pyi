@@ -16,6 +16,7 @@ from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
 from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
+from .load import load_schedule
 from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
@@ -31,11 +32,12 @@ from .params import (
 )
 from .path import Path, RectifiedFlow, VarianceExploding
 from .phase import Phase, Renoise, Step
-from .plan import Plan, PlannedPhase, resolve
+from .plan import Plan, PlannedPhase
 from .registry import list_samplers
+from .resolver import resolve
 from .result import Result
 from .sampler import Sampler, StepContext, StepResult, StretchContext
-from .schedule import Schedule, load_schedule
+from .schedule import Schedule
 from .sigmas import SigmaGrid
 from .state import Evaluation, Record, State, Trajectory
 from .variant import Conditioning, ModelVariant, Precision, VariantFacts

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from gatekit.errors import ScheduleError
-from gatekit.plan import Boundary
 from gatekit.sigmas import boundary_to_sigma, partition
 
 if TYPE_CHECKING:
@@ -17,6 +16,29 @@ if TYPE_CHECKING:
     from gatekit.yamlsource import KeyPath
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a phase ends.
+
+    Attributes:
+        given: How the schedule says it: ``timestep 900``; ``end`` for the last phase.
+        until: The boundary as a sigma.
+        reached: The sigma where the phase's last step ends.
+    """
+
+    given: str
+    until: float
+    reached: float
+
+    def __str__(self) -> str:
+        if self.given == "end":
+            return "to 0"
+        became = f"until {self.given}"
+        if not self.given.startswith("sigma "):
+            became += f" = sigma {self.until:.4g}"
+        return f"{became}, reaches {self.reached:.4g}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reading a schedule: the file, the files it extends, and overrides, as one tree of places."""
+"""Reading a schedule: the file, the files it extends, and overrides, merged as trees of places."""
 
 from __future__ import annotations
 
@@ -8,11 +8,44 @@ from typing import Any
 
 from gatekit.errors import ScheduleError
 from gatekit.merge import merge, override
+from gatekit.schedule import Schedule
 from gatekit.suggest import did_you_mean
 from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_text
 
 MAX_EXTENDS = 16
 VIDEO = (".mp4",)
+
+
+def load_schedule(
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] | None = None
+) -> Schedule:
+    """Read a schedule file, what it extends, and overrides.
+
+    Args:
+        path: A YAML file; or an mp4 that gatekit made, which carries its schedule.
+        overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
+            are read as YAML. Phases are addressed by name or number; None (null) takes a key
+            out.
+
+    Raises:
+        ScheduleError: With file, line, column, key, value and remedy.
+    """
+    path = Path(path)
+    root, folder = load_tree(path, overrides)
+    return Schedule.from_tree(root, str(path), folder)
+
+
+def overridden(
+    data: Mapping[str, Any], overrides: Sequence[str] | None, folder: Path | None
+) -> Schedule:
+    """A schedule kept as plain data (``to_dict``), with ``KEY=VALUE`` texts applied.
+
+    Raises:
+        ScheduleError: As ``load_schedule``.
+    """
+    return Schedule.from_tree(
+        _overridden(of_value(data, "schedule"), overrides), "schedule", folder
+    )
 
 
 def load_tree(
@@ -31,9 +64,13 @@ def load_tree(
         folder = carried.folder
     else:
         root, folder = extended(path, ()), path.resolve().parent
+    return _overridden(root, overrides), folder
+
+
+def _overridden(root: Node, overrides: Mapping[str, Any] | Sequence[str] | None) -> Node:
     for key, value, where in _overrides(overrides):
         root = override(root, key, value, where)
-    return root, folder
+    return root
 
 
 def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> Node:

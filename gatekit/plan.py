@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatekit.boundaries import Boundary
     from gatekit.family import ModelFamily, VideoSpec
     from gatekit.guidance import Guidance
     from gatekit.history import HistoryPolicy
@@ -16,29 +17,6 @@ if TYPE_CHECKING:
     from gatekit.sampler import Sampler
     from gatekit.schedule import Schedule
     from gatekit.variant import ModelVariant, VariantFacts
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """Where a phase ends.
-
-    Attributes:
-        given: How the schedule says it: ``timestep 900``; ``end`` for the last phase.
-        until: The boundary as a sigma.
-        reached: The sigma where the phase's last step ends.
-    """
-
-    given: str
-    until: float
-    reached: float
-
-    def __str__(self) -> str:
-        if self.given == "end":
-            return "to 0"
-        became = f"until {self.given}"
-        if not self.given.startswith("sigma "):
-            became += f" = sigma {self.until:.4g}"
-        return f"{became}, reaches {self.reached:.4g}"
 
 
 @dataclass(frozen=True)
@@ -210,28 +188,3 @@ class Plan:
         from gatekit.explain import to_json
 
         return to_json(self)
-
-
-def resolve(
-    schedule: Schedule,
-    *,
-    models_dir: str | Path | Sequence[str | Path] | None = None,
-    device: str | None = None,
-    require_files: bool = False,
-) -> Plan:
-    """Look up every name, place every sigma and find every file; load no weights.
-
-    Args:
-        schedule: From ``load_schedule``.
-        models_dir: Folder or folders of weight files, searched after the schedule's own.
-        device: Overrides the schedule's ``device``: ``cpu``, ``cuda``, ``cuda:1``.
-        require_files: Raise where a file is missing, instead of listing it in the plan.
-
-    Raises:
-        ScheduleError: A parameter, a size or a boundary that cannot be.
-        PluginError: An unknown name.
-        WeightsError: A weight file of another kind, or (``require_files``) a missing one.
-    """
-    from gatekit.resolver import Resolver
-
-    return Resolver(schedule, models_dir, device).plan(require_files)

@@ -26,8 +26,31 @@ if TYPE_CHECKING:
     from gatekit.yamlsource import KeyPath
 
 
+def resolve(
+    schedule: Schedule,
+    *,
+    models_dir: str | Path | Sequence[str | Path] | None = None,
+    device: str | None = None,
+    require_files: bool = False,
+) -> Plan:
+    """Look up every name, place every sigma and find every file; load no weights.
+
+    Args:
+        schedule: From ``load_schedule``.
+        models_dir: Folder or folders of weight files, searched after the schedule's own.
+        device: Overrides the schedule's ``device``: ``cpu``, ``cuda``, ``cuda:1``.
+        require_files: Raise where a file is missing, instead of listing it in the plan.
+
+    Raises:
+        ScheduleError: A parameter, a size or a boundary that cannot be.
+        PluginError: An unknown name.
+        WeightsError: A weight file of another kind, or (``require_files``) a missing one.
+    """
+    return _Resolver(schedule, models_dir, device).plan(require_files)
+
+
 @dataclass
-class Resolver:
+class _Resolver:
     """Collects what a plan needs; ``missing`` and ``warnings`` grow on the way."""
 
     schedule: Schedule

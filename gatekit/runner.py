@@ -67,7 +67,7 @@ def run_stages(
         state = State(x=x.to(dtype), sigma=sigma, visited=(sigma,))
     elif resume_from.phase >= len(stages):
         raise InputError(
-            f"the saved state is in phase {resume_from.phase} of a run of {len(stages)}: another run",
+            f"the saved state is in phase {resume_from.phase} of another run, of {len(stages)}",
             remedy="resume with the phases that the run was started with",
         )
     else:

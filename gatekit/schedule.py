@@ -1,9 +1,10 @@
-"""Schedule: the pydantic models of a schedule file. Parsing only; ``gatekit.resolve`` plans it."""
+"""Schedule: the pydantic models of a schedule file. ``load.py`` reads it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -16,7 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from gatekit.yamlsource import Node, Source
+from gatekit.errors import ScheduleError
+from gatekit.suggest import did_you_mean
+from gatekit.validate import validated
+from gatekit.yamlsource import Node, Source, of_value, source_of
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 SIZES = {"B": 0, "KIB": 10, "MIB": 20, "GIB": 30, "TIB": 40}
@@ -197,17 +201,23 @@ class Schedule(Model):
     @classmethod
     def from_tree(cls, root: Node, file: str, folder: Path | None) -> Schedule:
         """Validate a tree of places; every error says where. Raises ScheduleError."""
-        from gatekit.validate import validated_schedule
-
-        schedule, source = validated_schedule(cls, root, file)
+        source = source_of(root, file)
+        data = root.plain()
+        if not isinstance(data, dict):
+            raise ScheduleError(
+                "a schedule is a mapping of keys",
+                where=file,
+                value=data,
+                remedy="start with 'version: 1'",
+            )
+        schedule = validated(cls, data, source, ())
+        _check(schedule, source)
         schedule._source, schedule._folder = source, folder
         return schedule
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: Path | None = None) -> Schedule:
         """Validate a dict, as ``to_dict`` gives it."""
-        from gatekit.yamlsource import of_value
-
         return cls.from_tree(of_value(data, "schedule"), "schedule", folder)
 
     def to_dict(self) -> dict[str, Any]:
@@ -215,22 +225,56 @@ class Schedule(Model):
         return self.model_dump(mode="json", exclude_defaults=True) | {"version": self.version}
 
 
-def load_schedule(
-    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] | None = None
-) -> Schedule:
-    """Read a schedule file, what it extends, and overrides.
+def _check(schedule: Schedule, source: Source) -> None:
+    """What one key alone cannot tell. Raises ScheduleError."""
+    phases = schedule.phases
+    twice = [name for name, n in Counter(p.name for p in phases).items() if n > 1]
+    for i, phase in enumerate(phases):
+        if phase.name in twice and phase.name in [p.name for p in phases[:i]]:
+            raise ScheduleError(
+                f"two phases are called {phase.name!r}",
+                where=source.where(("phases", i, "name")),
+                remedy="give each phase its own name",
+            )
+        if phase.variant not in schedule.variants:
+            raise ScheduleError(
+                f"unknown variant {phase.variant!r}",
+                where=source.where(("phases", i, "variant")),
+                remedy=did_you_mean(phase.variant, schedule.variants),
+            )
+        if phase.until is None and i + 1 < len(phases):
+            raise ScheduleError(
+                f"phase {phase.name!r} does not say where it ends",
+                where=source.where(("phases", i)),
+                remedy="add 'until', such as until: 0.9; only the last phase runs to 0",
+            )
+        if phase.until is not None and i + 1 == len(phases):
+            raise ScheduleError(
+                "the last phase runs to 0 and has no boundary",
+                where=source.where(("phases", i, "until"), key=True),
+                remedy="take 'until' out, or add a phase after it",
+            )
+        if phase.sigmas is not None and phase.steps is None:
+            raise ScheduleError(
+                "a phase's own grid needs its own number of steps",
+                where=source.where(("phases", i, "sigmas"), key=True),
+                remedy="add 'steps' to the phase, or take 'sigmas' out of it",
+            )
+    _check_steps(schedule, source)
 
-    Args:
-        path: A YAML file; or an mp4 that gatekit made, which carries its schedule.
-        overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
-            are read as YAML. Phases are addressed by name or number; None (null) takes a key
-            out.
 
-    Raises:
-        ScheduleError: With file, line, column, key, value and remedy.
-    """
-    from gatekit.load import load_tree
-
-    path = Path(path)
-    root, folder = load_tree(path, overrides)
-    return Schedule.from_tree(root, str(path), folder)
+def _check_steps(schedule: Schedule, source: Source) -> None:
+    own = [i for i, phase in enumerate(schedule.phases) if phase.steps is not None]
+    if own and schedule.sigmas.steps is not None:
+        raise ScheduleError(
+            "steps are given both for the whole grid and for a phase",
+            where=source.where(("phases", own[0], "steps"), key=True),
+            remedy="keep 'sigmas.steps' (one grid, cut at 'until') or each phase's own 'steps'",
+        )
+    if own and len(own) < len(schedule.phases):
+        lacking = next(i for i in range(len(schedule.phases)) if i not in own)
+        raise ScheduleError(
+            f"phase {schedule.phases[lacking].name!r} has no steps, but another phase has its own",
+            where=source.where(("phases", lacking)),
+            remedy="give 'steps' in every phase, or in 'sigmas' alone",
+        )

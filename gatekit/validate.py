@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from gatekit.errors import ScheduleError
 from gatekit.suggest import did_you_mean
-from gatekit.yamlsource import KeyPath, Node, Source, source_of
-
-if TYPE_CHECKING:
-    from gatekit.schedule import Schedule
+from gatekit.yamlsource import KeyPath, Source
 
 WORDS = {
     "int_parsing": "must be a whole number",
@@ -33,28 +29,14 @@ WORDS = {
 }
 
 
-def validated_schedule(cls: type[Schedule], root: Node, file: str) -> tuple[Schedule, Source]:
-    """The schedule of a tree, and its places. Raises ScheduleError."""
-    source = source_of(root, file)
-    data = root.plain()
-    if not isinstance(data, dict):
-        raise ScheduleError("a schedule is a mapping of keys", where=file, value=data)
-    try:
-        schedule = cls.model_validate(data)
-    except ValidationError as exc:
-        raise schedule_error(exc, cls, source, ()) from exc
-    check(schedule, source)
-    return schedule, source
-
-
 def validated(
     cls: type[BaseModel], data: Any, source: Source, path: KeyPath, extra: Sequence[str] = ()
 ) -> Any:
-    """A plugin's Params from the keys under ``path``. Raises ScheduleError.
+    """A model of the keys under ``path``: the schedule, or a plugin's Params. Raises ScheduleError.
 
     Args:
-        cls: The Params class.
-        data: The keys, without the core's own (``use``).
+        cls: The model.
+        data: The keys; for Params without the core's own (``use``).
         source: Places of the schedule.
         path: Where the keys stand.
         extra: The core's own keys there, for "did you mean".
@@ -156,58 +138,3 @@ def _literals(annotation: Any) -> list[Any]:
     for argument in get_args(annotation):
         found += _literals(argument) if get_args(argument) else [argument]
     return [value for value in found if not isinstance(value, type)]
-
-
-def check(schedule: Schedule, source: Source) -> None:
-    """What one key alone cannot tell. Raises ScheduleError."""
-    phases = schedule.phases
-    twice = [name for name, n in Counter(p.name for p in phases).items() if n > 1]
-    for i, phase in enumerate(phases):
-        if phase.name in twice and phase.name in [p.name for p in phases[:i]]:
-            raise ScheduleError(
-                f"two phases are called {phase.name!r}",
-                where=source.where(("phases", i, "name")),
-                remedy="give each phase its own name",
-            )
-        if phase.variant not in schedule.variants:
-            raise ScheduleError(
-                f"unknown variant {phase.variant!r}",
-                where=source.where(("phases", i, "variant")),
-                remedy=did_you_mean(phase.variant, schedule.variants),
-            )
-        if phase.until is None and i + 1 < len(phases):
-            raise ScheduleError(
-                f"phase {phase.name!r} does not say where it ends",
-                where=source.where(("phases", i)),
-                remedy="add 'until', such as until: 0.9; only the last phase runs to 0",
-            )
-        if phase.until is not None and i + 1 == len(phases):
-            raise ScheduleError(
-                "the last phase runs to 0 and has no boundary",
-                where=source.where(("phases", i, "until"), key=True),
-                remedy="take 'until' out, or add a phase after it",
-            )
-        if phase.sigmas is not None and phase.steps is None:
-            raise ScheduleError(
-                "a phase's own grid needs its own number of steps",
-                where=source.where(("phases", i, "sigmas"), key=True),
-                remedy="add 'steps' to the phase, or take 'sigmas' out of it",
-            )
-    _check_steps(schedule, source)
-
-
-def _check_steps(schedule: Schedule, source: Source) -> None:
-    own = [i for i, phase in enumerate(schedule.phases) if phase.steps is not None]
-    if own and schedule.sigmas.steps is not None:
-        raise ScheduleError(
-            "steps are given both for the whole grid and for a phase",
-            where=source.where(("phases", own[0], "steps"), key=True),
-            remedy="keep 'sigmas.steps' (one grid, cut at 'until') or each phase's own 'steps'",
-        )
-    if own and len(own) < len(schedule.phases):
-        lacking = next(i for i in range(len(schedule.phases)) if i not in own)
-        raise ScheduleError(
-            f"phase {schedule.phases[lacking].name!r} has no steps, but another phase has its own",
-            where=source.where(("phases", lacking)),
-            remedy="give 'steps' in every phase, or in 'sigmas' alone",
-        )

@@ -25,8 +25,8 @@ def plan(
     import sys
 
     from gatekit.cli.options import print_json
-    from gatekit.plan import resolve
-    from gatekit.schedule import load_schedule
+    from gatekit.load import load_schedule
+    from gatekit.resolver import resolve
 
     resolved = resolve(load_schedule(schedule, overrides), models_dir=models_dir, device=device)
     if as_json:

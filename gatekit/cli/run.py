@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Make a video."""
     from gatekit.cli.session import Session
-    from gatekit.plan import resolve
+    from gatekit.resolver import resolve
 
     job = _job(schedule, resume, overrides)
     given = {
@@ -75,16 +75,17 @@ class _Job:
 def _job(schedule: Path | None, resume: Path | None, overrides: list[str] | None) -> _Job:
     from gatekit.embed import read_embedded
     from gatekit.errors import InputError
-    from gatekit.load import VIDEO
-    from gatekit.schedule import Schedule, load_schedule
+    from gatekit.load import VIDEO, load_schedule, overridden
 
     if resume is not None:
         from gatekit.runfolder import open_run_folder
 
         content = open_run_folder(resume).content
         folder = Path(content["folder"]) if content.get("folder") else None
-        kept = Schedule.from_dict(content["schedule"], folder)
-        loaded = load_schedule(schedule, overrides) if schedule is not None else kept
+        if schedule is not None:
+            loaded = load_schedule(schedule, overrides)
+        else:
+            loaded = overridden(content["schedule"], overrides, folder)
         out = Path(content["out"]) if content.get("out") else None
         return _Job(loaded, content["inputs"], out, content.get("device"))
     if schedule is None:
