@@ -49,11 +49,14 @@ class Session:
         """Make the video; print its path. Raises what ``gatekit.run`` raises."""
         from gatekit.cli.progress import Bars
         from gatekit.execute import run
+        from gatekit.registry import registry
 
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupted)
         for warning in self.plan.warnings:
             self._say(f"warning: {warning}")
+        for plugin in registry().broken.values():
+            self._say(f"warning: plugin {plugin} was not loaded: {plugin.error}")
         try:
             with Bars(self.plan, self, self._done()) as bars:
                 result = run(

@@ -1,0 +1,94 @@
+"""Installed plugins that do not import or that clash: named, and in nobody's way."""
+
+import pytest
+
+from gatekit.cli import call
+from gatekit.registry import registry
+
+pytest.importorskip("av")
+
+
+def package(folder, name, module, text):
+    """What an installed package with an entry point looks like."""
+    (folder / f"{module}.py").write_text(text)
+    info = folder / f"{name.replace('-', '_')}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[gatekit]\n{module} = {module}\n")
+
+
+SAMPLER = """\
+from gatekit import Sampler, StepResult, hookimpl
+
+
+class {title}(Sampler):
+    name = "curl"
+
+    def step(self, c):
+        d = c.denoise(c.x, c.sigma)
+        return StepResult(c.transfer(c.x, d, c.sigma_next), d)
+
+
+@hookimpl
+def gatekit_register_samplers():
+    return [{title}]
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of installed packages."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    registry.cache_clear()
+    yield folder
+    registry.cache_clear()
+
+
+@pytest.fixture
+def here(site, request, monkeypatch):
+    """The fake project; made by each test once its packages are there."""
+
+    def make():
+        folder = request.getfixturevalue("project")
+        monkeypatch.chdir(folder)
+        return folder
+
+    return make
+
+
+def test_one_that_does_not_import_is_named_and_skipped(site, here, capsys):
+    package(site, "curl-sampler", "curl_sampler", "import no_such_module_at_all\n")
+    here()
+    assert call(["run", "fake.yaml", "-p", "a ball", "-o", "out.mp4"]) == 0
+    told = capsys.readouterr().err
+    assert (
+        "gatekit: warning: plugin curl_sampler (curl-sampler 1.2) was not loaded: "
+        "ModuleNotFoundError: No module named 'no_such_module_at_all'" in told
+    )
+    assert call(["plugins"]) == 0
+    assert "BROKEN: ModuleNotFoundError" in capsys.readouterr().out
+
+
+def test_one_that_does_not_import_is_an_error_where_it_is_needed(site, here, capsys):
+    package(site, "curl-sampler", "curl_sampler", "import no_such_module_at_all\n")
+    here()
+    argv = ["run", "fake.yaml", "-p", "a ball", "--set", "phases.low.sampler=curl"]
+    assert call(argv) == 2
+    told = capsys.readouterr().err
+    assert "unknown sampler 'curl'" in told
+    assert "Not loaded: plugin curl_sampler (curl-sampler 1.2): ModuleNotFoundError" in told
+
+
+def test_two_of_one_name_are_both_named(site, here, capsys):
+    package(site, "curl-one", "curl_one", SAMPLER.format(title="CurlOne"))
+    package(site, "curl-two", "curl_two", SAMPLER.format(title="CurlTwo"))
+    here()
+    assert call(["plan", "fake.yaml", "--set", "phases.low.sampler=curl"]) == 2
+    told = capsys.readouterr().err
+    assert "two plugins offer the sampler 'curl'" in told
+    assert "curl_one.CurlOne (curl-one)" in told
+    assert "curl_two.CurlTwo (curl-two)" in told
+    assert "uninstall one of the two packages" in told
+    assert call(["plan", "fake.yaml"]) == 0
