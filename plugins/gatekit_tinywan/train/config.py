@@ -45,9 +45,9 @@ class Config:
     """
 
     seed: int = 0
-    vae_seconds: float = 400.0
-    base_seconds: float = 1060.0
-    expert_seconds: float = 120.0
+    vae_seconds: float = 380.0
+    base_seconds: float = 1000.0
+    expert_seconds: float = 110.0
     clips: int = 65_536
     vae_batch: int = 16
     vae_crop: tuple[int, int] = (17, 64)
