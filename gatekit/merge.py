@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from gatekit.errors import ScheduleError
 from gatekit.suggest import did_you_mean
-from gatekit.yamlsource import Node, Place, dotted_path, entries, items
+from gatekit.yamlsource import Node, dotted_path, entries, items
 
 Items = dict[str, Node]
 PLUGIN_KEYS = {"sampler", "strategy", "guidance", "history", "sigmas"}
@@ -162,8 +162,3 @@ def _without_nulls(node: Node) -> Node:
         return node
     kept = {k: _without_nulls(v) for k, v in children.items() if v.value is not None}
     return Node(kept, node.place, node.key)
-
-
-def empty(file: str) -> Node:
-    """An empty mapping, to merge into."""
-    return Node({}, Place(file))

@@ -161,11 +161,6 @@ class Plan:
             return None
         return max(self.facts[key].resident_bytes for key in used)
 
-    @property
-    def file_bytes(self) -> int:
-        """Size on disk of every variant that was found."""
-        return sum(facts.file_bytes for facts in self.facts.values())
-
     def files(self) -> tuple[Path, ...]:
         """Every file found that decides the result, each once."""
         found = [f for variant in self.variants.values() for f in variant.files()]

@@ -18,8 +18,6 @@ from gatekit.params import VariantParams
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPUTE = ("fp32", "bf16", "fp16", "fp8")
-
 
 @dataclass(frozen=True)
 class Precision:
@@ -116,7 +114,3 @@ class ModelVariant(ABC):
         Returns:
             Velocity, float32, same shape, on x's device.
         """
-
-    def denoised(self, x: Tensor, sigma: float, conditioning: Any) -> Tensor:
-        """D = x - sigma * v: the prediction of x0."""
-        return x - sigma * self.velocity(x, sigma, conditioning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -88,8 +89,9 @@ class _ToSmallest(SigmaGrid):
             return self.between(start, end, steps)
         return [*self.between(start, min(self.params.sigma_min, start / 2), steps - 1), 0.0]
 
+    @abstractmethod
     def between(self, start: float, end: float, steps: int) -> list[float]:
-        raise NotImplementedError
+        """``steps + 1`` sigmas from ``start`` to ``end``; ``end`` is 0 for a lone step."""
 
 
 class Karras(_ToSmallest):

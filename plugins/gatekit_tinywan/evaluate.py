@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import gatekit
 from gatekit_tinywan.world import HELD_OUT_SEED, Verdict, judge, sample_scenes
-from gatekit_wan22 import WanConditioning
+from gatekit_wan22 import WanConditioning, WanFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,19 +34,19 @@ def generate(
         seeds: One seed a caption: video i is the same in a batch as alone.
         device: Where to compute.
     """
-    family = plan.family
-    encoder = family.open_text_encoder(device)  # type: ignore[attr-defined]
+    family = _family(plan)
+    encoder = family.open_text_encoder(device)
     text = encoder.embed(list(captions)).to(device)
-    negative = encoder.embed([family.negative_prompt]).to(device)  # type: ignore[attr-defined]
-    conditionings = {"positive": WanConditioning(text=text)}
-    conditionings["negative"] = WanConditioning(text=negative.expand(len(captions), -1, -1))
+    negative = encoder.embed([family.negative_prompt]).to(device)
+    zeros = family.encode_image(None, plan.video, device)
+    conditionings = {
+        "positive": WanConditioning(text=text, image=zeros),
+        "negative": WanConditioning(text=negative.expand(len(captions), -1, -1), image=zeros),
+    }
     shape = (len(captions), *family.latent_shape(plan.video))
-    zeros = family.encode_image(None, plan.video, device)  # type: ignore[attr-defined]
-    conditionings = {k: WanConditioning(text=c.text, image=zeros) for k, c in conditionings.items()}
     noise = gatekit.NoiseSource(list(seeds))
     x = noise.normal(shape, step=0, purpose="start").to(device)
-    for name, variant in plan.variants.items():
-        variant.load(device, next(p.compute for p in plan.phases if p.variant == name))
+    memory: dict[str, Any] = {}  # of the guidance, by the field that made it: the last one alone
 
     def denoiser(phase: gatekit.PlannedPhase) -> Callable[[Tensor, float], Tensor]:
         variant = plan.variants[phase.variant]
@@ -54,7 +54,14 @@ def generate(
         def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
             return [variant.velocity(x, sigma, conditionings[name]) for name in names]
 
-        return lambda x, sigma: x - sigma * phase.guidance.velocity(predict, x, sigma, {})[0]
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            variant.load(device, phase.compute)
+            earlier = memory.pop(phase.field, {})
+            memory.clear()
+            velocity, memory[phase.field] = phase.guidance.velocity(predict, x, sigma, earlier)
+            return x - sigma * velocity
+
+        return denoise
 
     return gatekit.sample_phases(
         [
@@ -64,6 +71,8 @@ def generate(
                 sigmas=phase.sigmas,
                 field=phase.field,
                 history=phase.history,
+                strategy=type(phase.strategy),
+                strategy_params=phase.strategy.params.model_dump(),
                 name=phase.name,
             )
             for phase in plan.phases
@@ -74,6 +83,17 @@ def generate(
     )
 
 
+def _family(plan: gatekit.Plan) -> WanFamily:
+    if not isinstance(plan.family, WanFamily):
+        raise gatekit.InputError(
+            "only schedules of the family tinywan can be judged",
+            where=plan.schedule.name,
+            value=plan.family.name,
+            remedy="write 'family: {use: tinywan}'",
+        )
+    return plan.family
+
+
 def evaluate(
     plan: gatekit.Plan, clips: int, *, device: str, batch: int, say: Callable[[str], None] = print
 ) -> tuple[Verdict, Tensor]:
@@ -82,7 +102,7 @@ def evaluate(
 
     scenes = sample_scenes(HELD_OUT_SEED, range(clips), split="held_out")
     captions = scenes.captions()
-    vae = plan.family.open_vae(device)  # type: ignore[attr-defined]
+    vae = _family(plan).open_vae(device)
     verdicts: list[Verdict] = []
     videos: list[Tensor] = []
     began = time.monotonic()
@@ -140,11 +160,10 @@ def main() -> None:
     args = parser.parse_args()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch = args.batch or (128 if device == "cuda" else 8)
-    overrides = dict(item.split("=", 1) for item in args.set)
     first: tuple[Verdict, Tensor] | None = None
     lines: list[dict[str, Any]] = []
     for path in args.schedules:
-        schedule = gatekit.load_schedule(path, overrides=overrides)
+        schedule = gatekit.load_schedule(path, overrides=args.set)
         plan = gatekit.resolve(schedule, device=device)
         began = time.monotonic()
         verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)

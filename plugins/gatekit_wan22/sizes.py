@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from gatekit import WeightsError
 
@@ -178,14 +179,30 @@ def read_sizes(header: Header) -> TransformerSizes:
         raise WeightsError(
             f"block {first} of {sizes.layers} is missing", where=where, remedy="get it whole"
         )
-    _compare(where, tensors, expected_shapes(sizes))
+    _compare(header, tensors, sizes)
     return sizes
 
 
-def _compare(where: str, found: Mapping[str, TensorInfo], expected: Mapping[str, Shape]) -> None:
+def _compare(header: Header, found: Mapping[str, TensorInfo], sizes: TransformerSizes) -> None:
     scales = [n for n in found if n.endswith((".scale_weight", ".scale_input"))]
     if scales or "scaled_fp8" in found:
-        raise WeightsError("an fp8_scaled file", where=where, remedy="not in this version")
+        raise WeightsError(
+            "an fp8_scaled file",
+            where=str(header.path),
+            remedy="not in this version; give a GGUF, fp16 or bf16 file",
+        )
+    expected = expected_shapes(sizes)
+    patch = "patch_embedding.weight"  # converters fold it; only its count must be right
+    if patch in found and found[patch].count == prod(expected[patch]):
+        found = {**found, patch: replace(found[patch], shape=expected[patch])}
+    compare_shapes(header, found, expected)
+
+
+def compare_shapes(
+    header: Header, found: Mapping[str, TensorInfo], expected: Mapping[str, Shape]
+) -> None:
+    """Raise WeightsError unless the names and shapes are those expected."""
+    where = str(header.path)
     if missing := expected.keys() - found.keys():
         raise WeightsError(
             f"{len(missing)} tensors are missing: {few(missing)}",
@@ -196,21 +213,12 @@ def _compare(where: str, found: Mapping[str, TensorInfo], expected: Mapping[str,
         raise WeightsError(
             f"{len(extra)} tensors are unexpected: {few(extra)}",
             where=where,
-            remedy="this version knows the plain Wan 2.1 and 2.2 models",
+            remedy="the file is of another model, or mixes several",
         )
     for name, shape in expected.items():
-        info = found[name]
-        folded = name == "patch_embedding.weight" and info.count == _count(shape)
-        if info.shape != shape and not folded:
+        if found[name].shape != shape:
             raise WeightsError(
-                f"'{name}' has shape {list(info.shape)}, expected {list(shape)}",
+                f"'{name}' has shape {list(found[name].shape)}, expected {list(shape)}",
                 where=where,
                 remedy="the file mixes models, or is damaged",
             )
-
-
-def _count(shape: Shape) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total

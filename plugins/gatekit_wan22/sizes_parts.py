@@ -160,29 +160,3 @@ def read_umt5_sizes(header: Header) -> UMT5Sizes:
         raise _refuse(header, "a UMT5 text encoder", header.tensors) from error
     _floats_only(header, tensors)
     return sizes
-
-
-def compare_shapes(
-    header: Header, found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise WeightsError unless the names and shapes are those expected."""
-    where = str(header.path)
-    if missing := expected.keys() - found.keys():
-        raise WeightsError(
-            f"{len(missing)} tensors are missing: {few(missing)}",
-            where=where,
-            remedy="get a complete file",
-        )
-    if extra := found.keys() - expected.keys():
-        raise WeightsError(
-            f"{len(extra)} tensors are unexpected: {few(extra)}",
-            where=where,
-            remedy="the file is of another model, or mixes several",
-        )
-    for name, shape in expected.items():
-        if found[name].shape != tuple(shape):
-            raise WeightsError(
-                f"'{name}' has shape {list(found[name].shape)}, expected {list(shape)}",
-                where=where,
-                remedy="the file mixes models, or is damaged",
-            )

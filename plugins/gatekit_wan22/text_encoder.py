@@ -12,7 +12,8 @@ from gatekit import InputError, WeightsError
 from . import layout_umt5
 from .conditioning import TEXT_LENGTH, pad_text
 from .header import Header, read_header
-from .sizes_parts import UMT5Sizes, compare_shapes, read_umt5_sizes, umt5_tensors
+from .sizes import compare_shapes
+from .sizes_parts import UMT5Sizes, read_umt5_sizes, umt5_tensors
 from .tokenizer import Tokenize, find_tokenizer
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gatekit import InputError, WeightsError
 
 from .header import Header, read_header
-from .sizes_parts import VAESizes, compare_shapes, read_vae_sizes, vae_tensors
+from .sizes import compare_shapes
+from .sizes_parts import VAESizes, read_vae_sizes, vae_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

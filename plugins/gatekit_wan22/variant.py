@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -77,9 +78,9 @@ class WanVariant(ModelVariant):
             self._header = header
         return self._header
 
+    @abstractmethod
     def _check_types(self, header: Header) -> None:
         """Raise WeightsError for a tensor type that cannot be read."""
-        raise NotImplementedError
 
     @property
     def sizes(self) -> TransformerSizes:
