@@ -46,11 +46,20 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def plan(weights, tmp_path):
+def planned(weights, tmp_path):
     folder, _ = weights
     (tmp_path / "tiny.yaml").write_text(SCHEDULE)
-    schedule = gatekit.load_schedule(tmp_path / "tiny.yaml")
-    return gatekit.resolve(schedule, models_dir=folder)
+
+    def make(*overrides):
+        schedule = gatekit.load_schedule(tmp_path / "tiny.yaml", overrides)
+        return gatekit.resolve(schedule, models_dir=folder)
+
+    return make
+
+
+@pytest.fixture
+def plan(planned):
+    return planned()
 
 
 def test_one_run_is_one_video_and_the_same_bits_again(plan):
@@ -70,14 +79,33 @@ def test_an_image_changes_the_video(plan):
     assert not torch.equal(without.latent, with_image.latent)
 
 
-def test_a_batch_gives_each_caption_the_video_of_a_run_alone(plan):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param((), id="as it is"),
+        pytest.param(
+            (
+                "sigmas.steps=5",
+                "phases.structure.guidance={use: apg, scale: 3}",
+                "phases.polish.guidance={use: apg, scale: 3, momentum: -0.7}",
+                "phases.polish.strategy=restart",
+                "phases.polish.variant=high-q5ks",
+                "phases.polish.compute=bf16",
+            ),
+            id="memory, strategy, two precisions of one model",
+        ),
+    ],
+)
+def test_a_batch_gives_each_caption_the_video_of_a_run_alone(planned, changes):
     from gatekit_tinywan.evaluate import generate
 
+    plan, exact = planned(*changes), not changes
     prompts = ["a small red circle moves left slowly", "a large blue cross moves up quickly"]
     latents = generate(plan, prompts, [5, 6], "cpu")
     for i, (prompt, seed) in enumerate(zip(prompts, (5, 6), strict=True)):
         alone = gatekit.run(plan, gatekit.Inputs(prompt=prompt, seed=seed)).latent
-        torch.testing.assert_close(latents[i], alone, atol=2e-4, rtol=1e-3)
+        error = (latents[i] - alone).norm() / alone.norm()
+        assert error < (2e-4 if exact else 0.03)  # bf16 rounds a batch otherwise than one
 
 
 def test_exported_fp16_predicts_as_the_trained_module(weights):
