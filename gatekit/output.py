@@ -104,7 +104,7 @@ def encode_mp4(video: Tensor, fps: float, comment: str = "") -> bytes:
     planes = to_yuv420(pixels)
     buffer = io.BytesIO()
     # bitexact keeps library versions and dates out. x264's result depends on the number of
-    # threads, and without cpu-independent on the alignment of memory (seen in 1 of 30 encodings).
+    # threads, and without cpu-independent on the alignment of memory.
     options = {"fflags": "+bitexact"}
     with av.open(buffer, "w", format="mp4", options=options) as container:
         if comment:
