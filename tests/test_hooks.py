@@ -170,8 +170,7 @@ def test_register_variants(project, fake, plugin):
 
 
 def test_register_metrics():
-    class Brightness:
-        name = "brightness"
+    Brightness = type("Brightness", (), {"name": "brightness"})  # noqa: N806
 
     known = Registry()
     known.register(offering("gatekit_register_metrics", Brightness), "measures")
@@ -190,7 +189,6 @@ def test_register_commands(plugin, capsys):
         def gatekit_register_commands(self, app):
             @app.command("greet")
             def greet():
-                """Greet."""
                 print("good day")
 
     plugin(Greeter())
