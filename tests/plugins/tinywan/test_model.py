@@ -31,7 +31,6 @@ phases:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Files of both experts, the VAE and the text encoder, from a seed."""
-    torch.set_num_threads(1)
     from gatekit_tinywan.train import export
     from gatekit_tinywan.train.models import TextConditioned, build_vae
 

@@ -12,8 +12,6 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-torch.set_num_threads(1)
-
 
 def random_wan(in_channels=16, layers=2, dim=256, ffn=512, text_dim=32, seed=0):
     """diffusers' transformer with every parameter random, none left at zero or one."""
