@@ -82,8 +82,18 @@ def slices(
         ScheduleError: With the place of the key that cannot be.
     """
     if any(phase.steps is not None for phase in schedule.phases):
-        return _own_steps(schedule, [g or grid for g in own], path)
-    return _one_grid(schedule, grid, path)
+        found = _own_steps(schedule, [g or grid for g in own], path)
+    else:
+        found = _one_grid(schedule, grid, path)
+    if found.run[0] > path.sigma_max:
+        at: KeyPath = ("phases", 0, "sigmas") if own[0] else ("sigmas",)
+        raise ScheduleError(
+            f"sigmas on the path {path.name!r} are at most {path.sigma_max:g}",
+            where=schedule.source.where(at),
+            value=found.run[0],
+            remedy="lower the first sigma of the grid",
+        )
+    return found
 
 
 def _one_grid(schedule: Schedule, grid: SigmaGrid, path: NoisePath) -> Slices:
