@@ -41,12 +41,17 @@ class AdamsBashforth(ExponentialMultistep):
         return lambda s: s * s
 
     def mean(
-        self, path: Path, x: Tensor, sigma: float, to: float, known: Sequence[Evaluation]
+        self,
+        path: Path,
+        x: Tensor,
+        sigma: float,
+        known: Sequence[Evaluation],
+        weights: Sequence[float],
     ) -> Tensor:
         """The D whose velocity at (x, sigma) is sum_j b_j v_j."""
         if len(known) == 1:
             return known[0].denoised
-        return x - sigma * blend(self.weights(path, sigma, to, known), [k.velocity for k in known])
+        return x - sigma * blend(weights, [k.velocity for k in known])
 
 
 class AB2(AdamsBashforth):

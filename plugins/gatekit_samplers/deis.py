@@ -58,11 +58,15 @@ class DEIS(ExponentialMultistep):
         return c.x if infinite else super().correct(c, denoised)
 
     def mean(
-        self, path: Path, x: Tensor, sigma: float, to: float, known: Sequence[Evaluation]
+        self,
+        path: Path,
+        x: Tensor,
+        sigma: float,
+        known: Sequence[Evaluation],
+        weights: Sequence[float],
     ) -> Tensor:
         """The D whose noise at (x, sigma) is sum_j b_j e_j."""
-        if len(known) == 1:
+        if not any(weights[1:]) and known[0].sigma == sigma:
             return known[0].denoised
         noises = [(k.x - path.alpha(k.sigma) * k.denoised) / k.sigma for k in known]
-        noise = blend(self.weights(path, sigma, to, known), noises)
-        return (x - sigma * noise) / path.alpha(sigma)
+        return (x - sigma * blend(weights, noises)) / path.alpha(sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class DPMpp2M(ExponentialMultistep):
 
     name, order, history, points = "dpmpp_2m", 2, 1, 2
     Params = MultistepParams
+    limit = math.inf  # none in Wan's code
 
     def weights(
         self, path: Path, sigma: float, to: float, known: Sequence[Evaluation]

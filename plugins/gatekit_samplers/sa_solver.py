@@ -66,8 +66,8 @@ class SASolver(ExponentialMultistep):
         denoised = c.denoise(c.x, c.sigma)
         down = self.down(c)
         x = self._corrected(c, denoised)
-        known = (Evaluation(c.sigma, c.x, denoised, ""), *c.past[: self.used(c) - 1])
-        mean = self.mean(c.path, x, c.sigma, c.sigma_next, known)
+        known, weights = self.choose(c, denoised)
+        mean = self.mean(c.path, x, c.sigma, known, weights)
         result = StepResult(c.renoise(c.transfer(x, mean, down), down), denoised, start=x)
         return replace(result, memory={"points": float(len(known))})
 
@@ -83,9 +83,10 @@ class SASolver(ExponentialMultistep):
         if not math.isfinite(c.path.coordinate(self.params.coordinate, start)):
             return c.x  # from infinity the corrector has no more nodes than the predictor
         known = (Evaluation(c.sigma, c.x, denoised, ""), *past)
-        change = self.mean(c.path, c.x, start, c.sigma, known) - self.mean(
-            c.path, c.x, start, c.sigma, past
+        after, before = (
+            self.mean(c.path, c.x, start, k, self.weights(c.path, start, c.sigma, k))
+            for k in (known, past)
         )
         ratio = c.path.ve(c.sigma) / c.path.ve(start)
         share = -math.expm1((1.0 + self.strength(start)) * math.log(ratio)) if ratio > 0.0 else 1.0
-        return c.x + c.alpha(c.sigma) * share * change
+        return c.x + c.alpha(c.sigma) * share * (after - before)
