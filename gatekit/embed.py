@@ -49,13 +49,15 @@ def read_embedded(path: Path) -> Carried:
         ScheduleError: No such file, no video, or one that gatekit did not make.
     """
     if not path.is_file():
-        raise ScheduleError("no such video", where=str(path))
+        raise ScheduleError("no such video", where=str(path), remedy="check the path")
     av = import_av()
     try:
         with av.open(str(path)) as container:
             text = container.metadata.get(KEY, "")
     except (OSError, ValueError) as exc:
-        raise ScheduleError(f"no readable video: {exc}", where=str(path)) from exc
+        raise ScheduleError(
+            f"no readable video: {exc}", where=str(path), remedy="give an mp4 that gatekit wrote"
+        ) from exc
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:

@@ -78,7 +78,11 @@ def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> No
     real = path.resolve()
     if real in seen or len(seen) >= MAX_EXTENDS:
         chain = " -> ".join(p.name for p in (*seen, real))
-        raise ScheduleError("'extends' leads in a circle: " + chain, where=where)
+        raise ScheduleError(
+            "'extends' leads in a circle: " + chain,
+            where=where,
+            remedy="let one of them extend nothing",
+        )
     if where is not None and not path.is_file():
         names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise ScheduleError(
@@ -94,7 +98,12 @@ def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> No
     base = keys.pop("extends")
     at = f"{base.place}: extends"
     if not isinstance(base.value, str):
-        raise ScheduleError("'extends' is the path of one schedule", where=at, value=base.plain())
+        raise ScheduleError(
+            "'extends' is the path of one schedule",
+            where=at,
+            value=base.plain(),
+            remedy="such as extends: other.yaml",
+        )
     return merge(extended(path.parent / base.value, (*seen, real), at), root)
 
 

@@ -87,6 +87,7 @@ def _set(node: Node, parts: tuple[str, ...], done: tuple[str, ...], value: Node,
             f"{dotted_path(done)} is a single value and has no key {head!r}",
             where=at,
             value=node.value,
+            remedy="name the key itself, or one that holds others",
         )
     children = dict(children)
     if not rest and value.value is None:

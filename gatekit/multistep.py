@@ -80,7 +80,9 @@ def multistep_weights(
         InputError: Nodes coincide, or an unknown coordinate.
     """
     if len(set(nodes)) != len(nodes):
-        raise InputError("multistep nodes coincide", value=tuple(nodes))
+        raise InputError(
+            "multistep nodes coincide", value=tuple(nodes), remedy="give each sigma once"
+        )
     places = [path.coordinate(coordinate, node) for node in nodes]
     finite = [j for j, place in enumerate(places) if math.isfinite(place)]
     if len(nodes) == 1 or not finite:

@@ -46,7 +46,9 @@ class NoiseSource:
             for s in seeds
         ):
             raise InputError(
-                "a seed is an integer of 64 bits, or one such integer a sample", value=seed
+                "a seed is an integer of 64 bits, or one such integer a sample",
+                value=seed,
+                remedy="give a whole number, such as 0",
             )
         self.seed = seed if isinstance(seed, int) else tuple(seeds)
         self._walk: dict[tuple[Any, ...], Any] = {}
@@ -101,10 +103,16 @@ class NoiseSource:
         """
         scale = 1 << BROWNIAN_DEPTH
         if not (0.0 <= start <= 1.0 and 0.0 <= to <= 1.0):
-            raise InputError("Brownian places lie in [0, 1]", value=(start, to))
+            raise InputError(
+                "Brownian places lie in [0, 1]", value=(start, to), remedy="give sigmas of the path"
+            )
         places = (round(start * scale), round(to * scale))
         if places[0] == places[1]:
-            raise InputError("a Brownian increment over no interval", value=(start, to))
+            raise InputError(
+                "a Brownian increment over no interval",
+                value=(start, to),
+                remedy="give places at least 2^-24 apart",
+            )
         shape = tuple(x.shape)
         a, b = (self._remembered(place, shape, visit) for place in places)
         # Only a memo: the next interval starts where this one ends.

@@ -99,6 +99,7 @@ def encode_mp4(video: Tensor, fps: float, comment: str = "") -> bytes:
         raise InputError(
             "H.264 in yuv420p needs frames of even width and height",
             value=f"{width}x{height}, {frames} frames",
+            remedy="make one pixel more or less each way",
         )
     pixels: Any = (video.clamp(0, 1) * 255.0).round().byte().cpu().numpy()
     planes = to_yuv420(pixels)

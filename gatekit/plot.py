@@ -35,7 +35,12 @@ def plot_plan(plan: Plan, path: Path) -> Path:
     canvas: Any = FigureCanvasAgg(figure)
     kind = path.suffix.lstrip(".").lower() or "png"
     if kind not in canvas.get_supported_filetypes():
-        raise InputError("plots are written as .png, .svg or .pdf", where="--plot", value=str(path))
+        raise InputError(
+            "plots are written as .png, .svg or .pdf",
+            where="--plot",
+            value=str(path),
+            remedy="name such a file",
+        )
     _draw(figure, plan)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, facecolor=PAPER)

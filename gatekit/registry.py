@@ -33,32 +33,39 @@ GROUP = "gatekit"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing that plugins offer: its hook and the class it must derive from."""
+    """One kind of thing that plugins offer.
+
+    Attributes:
+        label: What messages call it.
+        table: The attribute of the Registry that holds it; its hook is called after it too.
+        module: Where the class is that it must derive from.
+        base: That class.
+        listing: What lists all there are.
+    """
 
     label: str
-    hook: str
+    table: str
     module: str
     base: str
     listing: str = "'gatekit plugins' lists all"
 
+    @property
+    def hook(self) -> str:
+        """Name of the hook that offers it."""
+        return f"gatekit_register_{self.table}"
+
 
 KINDS: Mapping[str, Kind] = {
     "sampler": Kind(
-        "sampler",
-        "gatekit_register_samplers",
-        "gatekit.sampler",
-        "Sampler",
-        "'gatekit samplers' lists all",
+        "sampler", "samplers", "gatekit.sampler", "Sampler", "'gatekit samplers' lists all"
     ),
-    "grid": Kind("sigma grid", "gatekit_register_sigmas", "gatekit.sigmas", "SigmaGrid"),
-    "history": Kind(
-        "history policy", "gatekit_register_history", "gatekit.history", "HistoryPolicy"
-    ),
-    "strategy": Kind("strategy", "gatekit_register_phases", "gatekit.phase", "Phase"),
-    "guidance": Kind("guidance", "gatekit_register_guidance", "gatekit.guidance", "Guidance"),
-    "family": Kind("model family", "gatekit_register_families", "gatekit.family", "ModelFamily"),
-    "metric": Kind("metric", "gatekit_register_metrics", "builtins", "object"),
-    "variant": Kind("variant", "gatekit_register_variants", "gatekit.variant", "ModelVariant"),
+    "grid": Kind("sigma grid", "sigmas", "gatekit.sigmas", "SigmaGrid"),
+    "history": Kind("history policy", "history", "gatekit.history", "HistoryPolicy"),
+    "strategy": Kind("strategy", "phases", "gatekit.phase", "Phase"),
+    "guidance": Kind("guidance", "guidance", "gatekit.guidance", "Guidance"),
+    "family": Kind("model family", "families", "gatekit.family", "ModelFamily"),
+    "metric": Kind("metric", "metrics", "builtins", "object"),
+    "variant": Kind("variant", "variants", "gatekit.variant", "ModelVariant"),
 }
 
 
@@ -86,9 +93,9 @@ class Registry:
     """
 
     samplers: dict[str, type[Sampler]] = field(default_factory=dict[str, Any])
-    grids: dict[str, type[SigmaGrid]] = field(default_factory=dict[str, Any])
+    sigmas: dict[str, type[SigmaGrid]] = field(default_factory=dict[str, Any])
     history: dict[str, type[HistoryPolicy]] = field(default_factory=dict[str, Any])
-    strategies: dict[str, type[Phase]] = field(default_factory=dict[str, Any])
+    phases: dict[str, type[Phase]] = field(default_factory=dict[str, Any])
     guidance: dict[str, type[Guidance]] = field(default_factory=dict[str, Any])
     families: dict[str, type[ModelFamily]] = field(default_factory=dict[str, Any])
     metrics: dict[str, type[Any]] = field(default_factory=dict[str, Any])
@@ -105,17 +112,7 @@ class Registry:
 
     def table(self, kind: str) -> dict[Any, type[Any]]:
         """The dict of one kind: ``sampler``, ``grid``, ``history``, ``strategy``, ..."""
-        tables: dict[str, dict[Any, type[Any]]] = {
-            "sampler": self.samplers,
-            "grid": self.grids,
-            "history": self.history,
-            "strategy": self.strategies,
-            "guidance": self.guidance,
-            "family": self.families,
-            "metric": self.metrics,
-            "variant": self.variants,
-        }
-        return tables[kind]
+        return getattr(self, KINDS[kind].table)
 
     def load(self, point: EntryPoint) -> None:
         """Load one entry point; a failure is recorded under the plugin's name."""
@@ -128,7 +125,7 @@ class Registry:
         module = str(getattr(plugin, "__name__", type(plugin).__name__))
         self.add(lambda: plugin, name or module, "this process", "", module)
         if error := self.plugins[name or module].error:
-            raise PluginError(f"plugin {name or module!r}: {error}")
+            raise PluginError(f"plugin {name or module!r}: {error}", remedy="mend the plugin")
 
     def add(
         self, load: Callable[[], Any], name: str, package: str, version: str, module: str
@@ -206,7 +203,7 @@ class Registry:
         for owner in families:
             if (owner, name) in self.variants:
                 return self.variants[owner, name]
-            if (("variant", (owner, name))) in self.clashes:
+            if ("variant", (owner, name)) in self.clashes:
                 raise self._unknown("variant", (owner, name), name, [], where)
         known = [n for f, n in self.variants if f in families]
         raise self._unknown("variant", (families[0], name), name, known, where)
@@ -261,10 +258,15 @@ def checked(classes: Any, about: Kind) -> list[type[Any]]:
     for cls in found:
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(
-                f"{about.hook} must return classes derived from {base.__name__}", value=cls
+                f"{about.hook} must return classes derived from {base.__name__}",
+                value=cls,
+                remedy="return a list of such classes, not of their objects",
             )
         if not isinstance(getattr(cls, "name", None), str):
-            raise PluginError(f"{cls.__module__}.{cls.__name__} has no class attribute 'name'")
+            raise PluginError(
+                f"{cls.__module__}.{cls.__name__} has no class attribute 'name'",
+                remedy="add what schedules are to say in 'use'",
+            )
     return found
 
 
@@ -282,16 +284,13 @@ def lineage(family: type[ModelFamily]) -> list[str]:
 @cache
 def registry() -> Registry:
     """The registry of the installed plugins, loaded once."""
+    points = entry_points(group=GROUP)
+    # Once each, in an order that no installation changes.
+    unique = {(p.name, p.value, p.dist.name if p.dist else ""): p for p in points}
     found = Registry()
-    unique = {(p.name, p.value, p.dist.name if p.dist else ""): p for p in points()}
-    for point in unique.values():
+    for _, point in sorted(unique.items()):
         found.load(point)
     return found
-
-
-def points() -> list[EntryPoint]:
-    """The entry points of the group, in an order that no installation changes."""
-    return sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
 
 
 def list_samplers() -> dict[str, type[Sampler]]:

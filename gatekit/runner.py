@@ -60,7 +60,7 @@ def run_stages(
     import torch
 
     if not stages:
-        raise InputError("a run needs at least one phase")
+        raise InputError("a run needs at least one phase", remedy="give a list of phases")
     if resume_from is None:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         sigma = stages[0].sigmas[0]

@@ -37,10 +37,10 @@ def _whole(known: Registry) -> dict[str, Any]:
     phases = top["phases"]
     phase: dict[str, Any] = phases["items"]["properties"]
     phase["sampler"] = _choice(known.samplers.values())
-    phase["strategy"] = _choice(known.strategies.values())
+    phase["strategy"] = _choice(known.phases.values())
     phase["guidance"] = _choice(known.guidance.values())
     phase["history"] = _choice(known.history.values())
-    phase["sigmas"] = _choice(known.grids.values())
+    phase["sigmas"] = _choice(known.sigmas.values())
     until = next(form for form in phase["until"]["anyOf"] if form.get("type") == "object")
     phase["until"] = {
         "anyOf": [
@@ -54,7 +54,7 @@ def _whole(known: Registry) -> dict[str, Any]:
     }
     top["family"] = _choice(known.families.values())
     steps = {"type": "integer", "minimum": 1, "description": "Steps of the whole run."}
-    top["sigmas"] = _choice(known.grids.values(), {"steps": steps})
+    top["sigmas"] = _choice(known.sigmas.values(), {"steps": steps})
     top["variants"] = {
         "type": "object",
         "minProperties": 1,

@@ -59,7 +59,9 @@ class SigmaGrid(ABC):
             ScheduleError: No step, an empty stretch, or two sigmas that coincide.
         """
         if steps < 1:
-            raise ScheduleError("a grid needs at least one step", value=steps)
+            raise ScheduleError(
+                "a grid needs at least one step", value=steps, remedy="give 1 or more"
+            )
         if not start > end >= 0.0:
             raise ScheduleError(
                 f"no room for steps between sigma {start:.6g} and {end:.6g}",
@@ -96,7 +98,11 @@ def as_sigmas(values: Iterable[Any], path: Path | None = None) -> tuple[float, .
             remedy="sort and de-duplicate",
         )
     if sigmas[0] > limit or math.isinf(sigmas[0]):
-        raise InputError(f"sigmas on this path are finite and at most {limit:g}", value=sigmas[0])
+        raise InputError(
+            f"sigmas on this path are finite and at most {limit:g}",
+            value=sigmas[0],
+            remedy="lower the first",
+        )
     return sigmas
 
 
@@ -189,7 +195,9 @@ def boundary_to_sigma(
             if (kind == "step" and step != value) or not 1 <= step < total:
                 unit = f"1 to {total - 1}" if kind == "step" else "above 0 and below 1"
                 raise ScheduleError(
-                    f"the run has {total} steps; a boundary as {kind} lies in {unit}", value=value
+                    f"the run has {total} steps; a boundary as {kind} lies in {unit}",
+                    value=value,
+                    remedy="leave a step on both sides",
                 )
             return sigmas[step - 1]
         case _:
@@ -201,5 +209,6 @@ def boundary_to_sigma(
         raise ScheduleError(
             f"a boundary is a sigma from 0 to {limit:g}; this {kind} is sigma {sigma:.6g}",
             value=value,
+            remedy="'gatekit plan' without the boundary shows the sigmas there are",
         )
     return sigma

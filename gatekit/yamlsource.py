@@ -168,7 +168,9 @@ def parse(text: str, file: str) -> Node:
             remedy="check indentation, quotes and brackets there",
         ) from exc
     except (YAMLError, RecursionError) as exc:
-        raise ScheduleError(f"no valid YAML: {str(exc).splitlines()[0]}", where=file) from exc
+        raise ScheduleError(
+            f"no valid YAML: {str(exc).splitlines()[0]}", where=file, remedy="is it a schedule?"
+        ) from exc
     if root is None:
         return Node(None, Place(file, 1, 1))
     return _Reader(yaml, file).node(root, 0)
@@ -232,9 +234,13 @@ class _Reader:
         for key, value in node.value:
             place = self.place(key)
             if key.id != "scalar":
-                raise ScheduleError("a key must be a word", where=str(place))
+                raise ScheduleError(
+                    "a key must be a word", where=str(place), remedy="quote it, or put braces right"
+                )
             if key.value in found:
-                raise ScheduleError(f"key {key.value!r} is given twice", where=str(place))
+                raise ScheduleError(
+                    f"key {key.value!r} is given twice", where=str(place), remedy="keep one of them"
+                )
             if key.tag.endswith(":merge"):
                 raise ScheduleError(
                     "merge keys are no part of YAML 1.2",
@@ -252,7 +258,14 @@ class _Reader:
             try:
                 return self.yaml.constructor.construct_object(node, deep=True)
             except (ValueError, OverflowError) as exc:
-                raise ScheduleError(f"no valid {tag}", where=str(place), value=node.value) from exc
+                raise ScheduleError(
+                    f"no valid {tag}",
+                    where=str(place),
+                    value=node.value,
+                    remedy="quote it if it is text",
+                ) from exc
         if tag in ("str", "timestamp"):
             return node.value
-        raise ScheduleError(f"unknown YAML tag {node.tag!r}", where=str(place))
+        raise ScheduleError(
+            f"unknown YAML tag {node.tag!r}", where=str(place), remedy="take it out"
+        )

@@ -84,7 +84,9 @@ def curvature(
 ) -> None:
     """Measure where a schedule's models bend; write a schedule whose grid follows them."""
     if out.exists():
-        raise gatekit.InputError("this file exists", where="-o", value=str(out))
+        raise gatekit.InputError(
+            "this file exists", where="-o", value=str(out), remedy="name another, or remove it"
+        )
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)

@@ -107,7 +107,9 @@ class WanFamily(ModelFamily):
         for key in ("prompt", "negative_prompt"):
             value = getattr(inputs, key)
             if not isinstance(value, str) and not (value is None and key == "negative_prompt"):
-                raise InputError(f"{key} must be text", value=type(value).__name__)
+                raise InputError(
+                    f"{key} must be text", value=type(value).__name__, remedy="give a str"
+                )
         if inputs.last_image is not None:
             raise InputError(
                 "a last frame is not in this version", remedy="leave out the last image"

@@ -96,7 +96,10 @@ def _text_length(header: Header) -> int:
         length = 0
     if not 1 <= length <= 65536:
         raise WeightsError(
-            "metadata 'text_length' is no length", where=str(header.path), value=given
+            "metadata 'text_length' is no length",
+            where=str(header.path),
+            value=given,
+            remedy="write a number from 1 to 65536",
         )
     return length
 

@@ -46,7 +46,9 @@ def _statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[fl
                 values = tuple(float(v) for v in json.loads(header.metadata[key]))
             except (ValueError, TypeError) as error:
                 raise WeightsError(
-                    f"metadata '{key}' is no JSON list of numbers", where=str(header.path)
+                    f"metadata '{key}' is no JSON list of numbers",
+                    where=str(header.path),
+                    remedy="write one number a channel",
                 ) from error
         if len(values) != z_dim:
             raise WeightsError(
@@ -90,7 +92,9 @@ class WanVAE:
         batch_ok = video.ndim == 5 and video.shape[1] == 3
         if not batch_ok or (video.shape[2] - 1) % t or video.shape[3] % s or video.shape[4] % s:
             raise InputError(
-                f"a video must be [B, 3, {t}k + 1, {s}i, {s}j]", value=list(video.shape)
+                f"a video must be [B, 3, {t}k + 1, {s}i, {s}j]",
+                value=list(video.shape),
+                remedy="crop or pad it",
             )
         x = video.to(self.mean.device, self.model.dtype)
         with torch.no_grad():
@@ -106,7 +110,9 @@ class WanVAE:
 
         if latent.ndim != 5 or latent.shape[1] != self.sizes.z_dim:
             raise InputError(
-                f"a latent must be [B, {self.sizes.z_dim}, T, h, w]", value=list(latent.shape)
+                f"a latent must be [B, {self.sizes.z_dim}, T, h, w]",
+                value=list(latent.shape),
+                remedy="give a latent of this VAE",
             )
         z = latent.to(self.mean.device, torch.float32) * self.std + self.mean
         z = z.to(self.model.dtype)

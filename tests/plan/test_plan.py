@@ -147,7 +147,7 @@ def test_a_field_is_weights_arithmetic_and_guidance(project):
         ("phases.high.guidance.scael=2", ScheduleError, "phases[0].guidance.scael: unknown key 's"),
         ("phases.low.sampler={use: euler, order: 2}", ScheduleError, "unknown key 'order'"),
         ("sigmas.shift=-1", ScheduleError, "sigmas.shift: should be greater than 0 (got -1)"),
-        ("sigmas={use: karras, steps: 9, sigma_max: 14}", ScheduleError, "sigmas: sigmas on the pa"),
+        ("sigmas={use: karras, steps: 9, sigma_max: 14}", ScheduleError, "sigmas: sigmas on the p"),
         ("sigmas.stesp=9", ScheduleError, "sigmas.stesp: unknown key 'stesp'; did you mean 'steps"),
         ("family.task=i2w", ScheduleError, "family.task: is none of the known values (got 'i2w');"),
         ("variants.fine.expert=hihg", ScheduleError, "variants.fine.expert: is none of the known"),
