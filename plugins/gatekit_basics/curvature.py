@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 
 from pydantic import Field, field_validator
 
-from gatekit import GridParams, SigmaGrid
+from gatekit import GridParams
+from gatekit_basics.grids import ToSmallest
 
 FINE = 2048  # points of the integral; its error is far below a step
 
@@ -71,7 +72,7 @@ class CurvatureParams(GridParams):
         return profile
 
 
-class Curvature(SigmaGrid):
+class Curvature(ToSmallest):
     """Nodes so that the integral of a measured density over theta is shared equally.
 
     The density is interpolated in its logarithm, and constant beyond the ends of the profile.
@@ -80,15 +81,8 @@ class Curvature(SigmaGrid):
     name = "curvature"
     Params = CurvatureParams
 
-    def points(self, start: float, end: float, steps: int) -> Sequence[float]:
-        """Equidistributed between the ends, or down to ``sigma_min`` and then 0."""
-        if end == 0.0:
-            if steps == 1:
-                return [start, end]
-            return [*self._shared(start, min(self.params.sigma_min, start / 2), steps - 1), 0.0]
-        return self._shared(start, end, steps)
-
-    def _shared(self, start: float, end: float, steps: int) -> list[float]:
+    def between(self, start: float, end: float, steps: int) -> list[float]:
+        """Equidistributed."""
         low, high = theta(start), theta(end)
         angles = [low + (high - low) * i / FINE for i in range(FINE + 1)]
         densities = [self.density(angle) for angle in angles]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from gatekit import GridParams, SigmaGrid
-from gatekit_basics.grids import linear
+from gatekit_basics.grids import ToSmallest, linear
 
 
 class FlowGridParams(GridParams):
@@ -27,7 +27,7 @@ class FlowGridParams(GridParams):
     sigma_min: float = Field(0.02, gt=0, lt=1)
 
 
-class _Even(SigmaGrid):
+class _Even(ToSmallest):
     """Even in a coordinate that grows towards the video; the last step goes to 0 at once."""
 
     Params = FlowGridParams
@@ -40,14 +40,10 @@ class _Even(SigmaGrid):
     def sigma(self, value: float) -> float:
         """Inverse of ``coordinate``."""
 
-    def points(self, start: float, end: float, steps: int) -> Sequence[float]:
-        """Even between the ends, or down to ``sigma_min`` and then 0."""
-        if end == 0.0 and steps == 1:
-            return [start, end]
-        low = end if end > 0.0 else min(self.params.sigma_min, start / 2)
-        inner = steps if end > 0.0 else steps - 1
-        values = linear(self.coordinate(start), self.coordinate(low), inner)
-        return [*(self.sigma(v) for v in values), *([] if end > 0.0 else [0.0])]
+    def between(self, start: float, end: float, steps: int) -> list[float]:
+        """Even in the coordinate."""
+        values = linear(self.coordinate(start), self.coordinate(end), steps)
+        return [self.sigma(v) for v in values]
 
 
 class YUniform(_Even):

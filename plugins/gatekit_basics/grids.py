@@ -61,7 +61,54 @@ class ShiftedLinear(SigmaGrid):
         return [shifted(u, shift) for u in linear(*ends, steps)]
 
 
-class KarrasParams(GridParams):
+class ToSmallest(SigmaGrid):
+    """A grid that does not reach 0 by itself: one last step goes there from ``sigma_min``."""
+
+    def points(self, start: float, end: float, steps: int) -> Sequence[float]:
+        """Over [end, start], or down to ``sigma_min`` and then 0."""
+        if steps == 1:
+            return [start, end]
+        if end > 0.0:
+            return self.between(start, end, steps)
+        return [*self.between(start, min(self.params.sigma_min, start / 2), steps - 1), 0.0]
+
+    @abstractmethod
+    def between(self, start: float, end: float, steps: int) -> list[float]:
+        """``steps + 1`` sigmas from ``start`` to ``end`` > 0."""
+
+
+class RangeParams(GridParams):
+    """Parameters of ``exponential``, and of ``karras`` besides ``rho``.
+
+    Attributes:
+        sigma_min: Last sigma before 0.
+        sigma_max: First sigma.
+    """
+
+    sigma_min: float = Field(0.01, gt=0)
+    sigma_max: float = Field(1.0, gt=0)
+
+
+class _Range(ToSmallest):
+    Params = RangeParams
+
+    @property
+    def start(self) -> float:
+        """``sigma_max``."""
+        return self.params.sigma_max
+
+
+class Exponential(_Range):
+    """Even steps in log sigma."""
+
+    name = "exponential"
+
+    def between(self, start: float, end: float, steps: int) -> list[float]:
+        """Even in log sigma."""
+        return [math.exp(v) for v in linear(math.log(start), math.log(end), steps)]
+
+
+class KarrasParams(RangeParams):
     """Parameters of ``karras``.
 
     Attributes:
@@ -71,64 +118,18 @@ class KarrasParams(GridParams):
     """
 
     rho: float = Field(7.0, gt=0)
-    sigma_min: float = Field(0.01, gt=0)
-    sigma_max: float = Field(1.0, gt=0)
 
 
-class _ToSmallest(SigmaGrid):
-    """A grid that reaches 0 by one last step from ``sigma_min``."""
-
-    @property
-    def start(self) -> float:
-        """``sigma_max``."""
-        return self.params.sigma_max
-
-    def points(self, start: float, end: float, steps: int) -> Sequence[float]:
-        """Over [end, start], or down to ``sigma_min`` and then 0."""
-        if end > 0.0 or steps == 1:
-            return self.between(start, end, steps)
-        return [*self.between(start, min(self.params.sigma_min, start / 2), steps - 1), 0.0]
-
-    @abstractmethod
-    def between(self, start: float, end: float, steps: int) -> list[float]:
-        """``steps + 1`` sigmas from ``start`` to ``end``; ``end`` is 0 for a lone step."""
-
-
-class Karras(_ToSmallest):
+class Karras(_Range):
     """Even steps in sigma^(1/rho). Source: Karras et al., arXiv 2206.00364, equation 5."""
 
     name = "karras"
     Params = KarrasParams
 
     def between(self, start: float, end: float, steps: int) -> list[float]:
-        """``steps + 1`` sigmas."""
+        """Even in sigma^(1/rho)."""
         rho = self.params.rho
         return [r**rho for r in linear(start ** (1 / rho), end ** (1 / rho), steps)]
-
-
-class ExponentialParams(GridParams):
-    """Parameters of ``exponential``.
-
-    Attributes:
-        sigma_min: Last sigma before 0.
-        sigma_max: First sigma.
-    """
-
-    sigma_min: float = Field(0.01, gt=0)
-    sigma_max: float = Field(1.0, gt=0)
-
-
-class Exponential(_ToSmallest):
-    """Even steps in log sigma."""
-
-    name = "exponential"
-    Params = ExponentialParams
-
-    def between(self, start: float, end: float, steps: int) -> list[float]:
-        """``steps + 1`` sigmas; a lone step may end at 0."""
-        if end == 0.0:
-            return [start, end]
-        return [math.exp(v) for v in linear(math.log(start), math.log(end), steps)]
 
 
 class ExplicitParams(GridParams):
