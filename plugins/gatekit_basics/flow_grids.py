@@ -100,8 +100,7 @@ class ThetaUniform(SigmaGrid):
 
     def points(self, start: float, end: float, steps: int) -> Sequence[float]:
         """Even between the ends; 0 and 1 are no exceptions."""
-        ends = (math.atan2(1.0 - s, s) for s in (start, end))
-        return [math.cos(t) / (math.cos(t) + math.sin(t)) for t in linear(*ends, steps)]
+        return [sigma_of(t) for t in linear(theta(start), theta(end), steps)]
 
 
 class TangentParams(GridParams):
