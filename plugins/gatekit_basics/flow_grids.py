@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from gatekit import GridParams, SigmaGrid
+from gatekit_basics.curvature import sigma_of, theta
 from gatekit_basics.grids import ToSmallest, linear
 
 
