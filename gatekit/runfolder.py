@@ -70,7 +70,7 @@ class RunFolder:
         make_folder(self.path)
         self.content = {
             "status": "running",
-            "out": str(out) if out else None,
+            "out": str(out.absolute()) if out else None,
             "fingerprint": mark,
             "schedule": plan.resolved(),
             "folder": str(plan.schedule.folder) if plan.schedule.folder else None,

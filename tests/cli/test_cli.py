@@ -189,7 +189,10 @@ def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monk
     assert json.loads((here / "out.run" / "run.json").read_text())["steps"][-1]["step"] == 3
     assert call(["run", "--resume", "out.run", "--set", "sigmas.steps=9"]) == 2
     assert "the run to resume had another schedule" in capsys.readouterr().err
-    assert call(["run", "--resume", "out.run"]) == 0
+    elsewhere = here / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert call(["run", "--resume", "../out.run"]) == 0
     assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
 
 
