@@ -26,11 +26,13 @@ _TOP = {
     "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
     "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
     "head.head": "proj_out",
+    "head.modulation": "scale_shift_table",
 }
 _BLOCK = {
     "norm3": "norm2",
     "ffn.0": "ffn.net.0.proj",
     "ffn.2": "ffn.net.2",
+    "modulation": "scale_shift_table",
 }
 for _theirs, _ours in (("self_attn", "attn1"), ("cross_attn", "attn2")):
     for _a, _b in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0")):
@@ -45,6 +47,7 @@ _BLOCK |= {
 _TOP_BACK = {b: a for a, b in _TOP.items()}
 _BLOCK_BACK = {b: a for a, b in _BLOCK.items()}
 
+_BARE = ("modulation", "scale_shift_table")  # tensors without a leaf
 _IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
@@ -58,30 +61,23 @@ def strip_prefix(name: str) -> str:
 
 def _rename(name: str, top: Mapping[str, str], block: Mapping[str, str]) -> str | None:
     found = _IN_BLOCK.fullmatch(name)
-    stem, table = (found[2], block) if found else (name, top)
-    stem, _, leaf = stem.rpartition(".")
-    if leaf not in ("weight", "bias") or stem not in table:
+    inner, table = (found[2], block) if found else (name, top)
+    stem, dot, leaf = inner, "", ""
+    if inner.endswith((".weight", ".bias")):
+        stem, dot, leaf = inner.rpartition(".")
+    if stem not in table or stem.endswith(_BARE) == bool(leaf):
         return None
-    return f"blocks.{found[1]}.{table[stem]}.{leaf}" if found else f"{table[stem]}.{leaf}"
+    prefix = f"blocks.{found[1]}." if found else ""
+    return f"{prefix}{table[stem]}{dot}{leaf}"
 
 
 def to_diffusers(name: str) -> str | None:
     """Diffusers' name of an official tensor name; None if it is no Wan name."""
-    if name == "head.modulation":
-        return "scale_shift_table"
-    found = _IN_BLOCK.fullmatch(name)
-    if found and found[2] == "modulation":
-        return f"blocks.{found[1]}.scale_shift_table"
     return _rename(name, _TOP, _BLOCK)
 
 
 def to_official(name: str) -> str | None:
     """Official name of a diffusers tensor name; None if it is no Wan name."""
-    if name == "scale_shift_table":
-        return "head.modulation"
-    found = _IN_BLOCK.fullmatch(name)
-    if found and found[2] == "scale_shift_table":
-        return f"blocks.{found[1]}.modulation"
     return _rename(name, _TOP_BACK, _BLOCK_BACK)
 
 

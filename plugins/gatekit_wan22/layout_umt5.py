@@ -35,22 +35,18 @@ _BLOCK_BACK = {b: a for a, b in _BLOCK.items()}
 
 def to_diffusers(name: str) -> str | None:
     """Transformers' name of an official tensor name; None if it is no UMT5 name."""
-    if name in _TOP:
-        return _TOP[name]
     found = re.fullmatch(r"blocks\.(\d+)\.(.+)\.weight", name)
-    if not found or found[2] not in _BLOCK:
-        return None
-    return f"encoder.block.{found[1]}.{_BLOCK[found[2]]}.weight"
+    if found and found[2] in _BLOCK:
+        return f"encoder.block.{found[1]}.{_BLOCK[found[2]]}.weight"
+    return _TOP.get(name)
 
 
 def to_official(name: str) -> str | None:
     """Official name of a transformers tensor name; None if it is no UMT5 name."""
-    if name in _TOP_BACK:
-        return _TOP_BACK[name]
     found = re.fullmatch(r"encoder\.block\.(\d+)\.(.+)\.weight", name)
-    if not found or found[2] not in _BLOCK_BACK:
-        return None
-    return f"blocks.{found[1]}.{_BLOCK_BACK[found[2]]}.weight"
+    if found and found[2] in _BLOCK_BACK:
+        return f"blocks.{found[1]}.{_BLOCK_BACK[found[2]]}.weight"
+    return _TOP_BACK.get(name)
 
 
 def drop_copies(state_dict: Mapping[str, T]) -> dict[str, T]:
