@@ -65,7 +65,7 @@ class Drawing(Sampler):
 def test_an_evaluation_of_the_old_model_is_not_taken_for_the_new_one():
     phases = [
         FunctionPhase(Mixture(), Ahead(), GRID[:3], field="a"),
-        FunctionPhase(Constant(2.0), Ahead(), GRID[2:], field="b", history="carry"),
+        FunctionPhase(Constant(2.0), Ahead(), GRID[2:4], field="b", history="carry"),
     ]
     first = trace_phases(phases[:1], X)
     assert trace_phases(phases, X).x.equal(trace_phases(phases[1:], first.x).x)
