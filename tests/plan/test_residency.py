@@ -1,0 +1,81 @@
+"""What is loaded, what it is given, and where it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import gatekit
+import gatekit.device as device
+import gatekit.residency as residency
+from gatekit import InputError, Inputs, NoiseSource, hookimpl, load_schedule
+from gatekit.registry import registry
+
+
+def run(project, *overrides):
+    plan = gatekit.resolve(load_schedule(project / "fake.yaml", list(overrides)))
+    return plan, gatekit.run(plan, Inputs(prompt="x", seed=4))
+
+
+@pytest.mark.parametrize(("compute", "stays"), [("bf16", True), ("fp32", False)])
+def test_arithmetic_in_fp32_takes_twice_the_memory(project, fake, compute, stays):
+    fake.LOG.clear()
+    both = [f"phases.{name}.compute={compute}" for name in ("high", "low")]
+    run(project, "memory.vram=24B", *both)  # 8 B each in bf16, of which 18 B may be used
+    assert (fake.LOG.index("unload coarse") > fake.LOG.index("load fine")) == stays
+
+
+def test_more_than_is_free_is_not_taken(project, fake, monkeypatch):
+    monkeypatch.setattr(residency, "free_bytes", lambda device: 20)
+    fake.LOG.clear()
+    run(project, "memory.vram=1GiB")
+    assert fake.LOG[1:3] == ["load coarse", "unload coarse"]
+
+
+def test_what_was_loaded_when_memory_ran_out_is_given_back(project, fake, monkeypatch):
+    load = fake.Number.load
+
+    def half(self, device, compute):
+        load(self, device, compute)
+        raise MemoryError
+
+    monkeypatch.setattr(fake.Number, "load", half)
+    fake.LOG.clear()
+    with pytest.raises(gatekit.GatekitError, match="does not fit"):
+        run(project)
+    assert fake.LOG[-1] == "unload coarse"
+
+
+def test_the_first_state_on_a_variance_exploding_path_has_its_sigma(project, fake, monkeypatch):
+    monkeypatch.setattr(fake.FakeFamily, "path", "ve")
+    started = []
+
+    class Watcher:
+        @hookimpl
+        def gatekit_run_start(self, state):
+            started.append(state.x)
+
+    registry().register(Watcher(), "watcher")
+    try:
+        run(project, "sigmas={use: karras, steps: 8, sigma_max: 14}")
+    finally:
+        registry().remove("watcher")
+    noise = NoiseSource(4).normal(started[0].shape, step=0, purpose="start")
+    assert torch.equal(started[0], 14.0 * noise)
+
+
+def test_a_guidance_that_needs_what_the_family_does_not_give(project, fake, monkeypatch):
+    monkeypatch.setattr(fake.FakeFamily, "encode", lambda self, *_: {"positive": fake.Prompt(0.1)})
+    with pytest.raises(InputError, match="guidance 'cfg' needs a conditioning 'negative'"):
+        run(project)
+
+
+@pytest.mark.parametrize(("visible", "found"), [("", "cpu"), ("-1", "cpu"), ("0", "cuda")])
+def test_a_hidden_gpu_is_none(monkeypatch, visible, found):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(device, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(device, "DRIVERS", ("/",))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device.default_device() == found
