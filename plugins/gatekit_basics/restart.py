@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gatekit import Phase, PhaseParams, Renoise, State, Step
 
@@ -22,6 +22,12 @@ class RestartParams(PhaseParams):
     times: int = Field(1, ge=1, le=100)
     low: float | None = Field(None, gt=0)
     high: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _rises(self) -> RestartParams:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("'low' must be below 'high': it goes up from 'low' to 'high'")
+        return self
 
 
 class Restart(Phase):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gatekit
+from gatekit.errors import InputError
 from gatekit.functional import make_params
 from gatekit.registry import registry
 from gatekit.testing import Mixture
@@ -136,6 +137,12 @@ def test_restart_goes_up_and_down_again():
     phase = restart((1.0, 0.8, 0.5, 0.3, 0.0), params)
     path = [phase.intervals()[0][0], *(to for _, to in phase.intervals())]
     assert path == [1.0, 0.8, 0.5, 0.3, 0.8, 0.5, 0.3, 0.8, 0.5, 0.3, 0.0]
+
+
+def test_restart_wants_low_below_high():
+    restart = registry().get("strategy", "restart")
+    with pytest.raises(InputError, match="'low' must be below 'high'"):
+        make_params(restart, {"low": 0.7, "high": 0.6}, "strategy")
 
 
 def test_restart_as_a_phase_keeps_the_law_of_its_target():
