@@ -20,6 +20,7 @@ from gatekit.runner import run_stages
 from gatekit.sampler import Sampler
 from gatekit.sigmas import as_sigmas
 from gatekit.stage import Denoiser, Stage, plain
+from gatekit.validate import said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +57,16 @@ class FunctionPhase:
     name: str | None = None
 
 
+OBJECTS: dict[str, type] = {"sampler": Sampler, "history": HistoryPolicy}
+
+
 def make(kind: str, given: Any, params: Mapping[str, Any], where: str) -> Any:
     """A plugin object from a name and parameters, or the object itself.
 
     Raises:
         PluginError: Unknown name.
-        InputError: Parameters that its ``Params`` refuse, or parameters beside an object.
+        InputError: Parameters that its ``Params`` refuse, parameters beside an object, or an
+            object of another kind.
     """
     if not isinstance(given, str):
         if params:
@@ -70,6 +75,13 @@ def make(kind: str, given: Any, params: Mapping[str, Any], where: str) -> Any:
                 where=where,
                 value=dict(params),
                 remedy="give the name and parameters, or the object made with them",
+            )
+        if not isinstance(given, OBJECTS[kind]):
+            raise InputError(
+                f"a {kind} is a name, or an object of a class of {OBJECTS[kind].__name__}",
+                where=where,
+                value=given,
+                remedy=f"call the class: {given.__name__}()" if isinstance(given, type) else None,
             )
         return given
     from gatekit.registry import registry
@@ -86,7 +98,7 @@ def make_params(cls: Any, params: Mapping[str, Any], where: str) -> Any:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            first["msg"],
+            "unknown parameter" if first["type"] == "extra_forbidden" else said(first),
             where=f"{where}.{place}" if place else where,
             value=first.get("input"),
             remedy=f"{cls.name!r} takes: {', '.join(cls.Params.model_fields) or 'no parameters'}",

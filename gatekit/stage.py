@@ -111,11 +111,12 @@ class Engine:
         denoised, self.memory = self._evaluate(x, sigma, self.memory)
         self.passes += count() - before if count is not None else 1
         self.nfe += 1
-        if denoised.shape != x.shape:
+        shape: Any = getattr(denoised, "shape", type(denoised).__name__)
+        if shape != x.shape:
             raise InputError(
                 "a denoiser must return the shape it is given",
                 where=f"phase {self.opened.name}",
-                value=tuple(denoised.shape),
+                value=shape if isinstance(shape, str) else tuple(shape),
                 remedy=f"return {tuple(x.shape)}",
             )
         denoised = denoised.to(x.dtype)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from gatekit.errors import ScheduleError
 from gatekit.suggest import did_you_mean
@@ -75,13 +76,15 @@ def schedule_error(
     if kind == "literal_error":
         options = [str(option) for option in literals_at(cls, loc)]
         message, remedy = "is none of the known values", did_you_mean(value, options)
+        if value in options:
+            remedy = f"write {value} without quotes"
     elif kind == "string_pattern_mismatch":
         message = "a name has letters, digits, '_' and '-', and starts with a letter"
         remedy = None
     elif kind == "value_error":
         message, remedy = str(context.get("error", error["msg"])), None
     else:
-        message, remedy = WORDS.get(kind, _sentence(error["msg"])), None
+        message, remedy = said(error), None
     shown = value if isinstance(value, str | int | float | bool) else None
     if shown is None and kind in WORDS:
         message += f", not {_named(value)}"
@@ -95,9 +98,13 @@ def _named(value: Any) -> str:
     return kinds.get(name, name)
 
 
-def _sentence(text: str) -> str:
-    text = text.removeprefix("Input ").removeprefix("Value ")
-    return text[:1].lower() + text[1:]
+def said(error: ErrorDetails) -> str:
+    """One of pydantic's complaints in the words of this program."""
+    if error["type"] == "too_short":
+        least = error.get("ctx", {}).get("min_length", 1)
+        return "must not be empty" if least == 1 else f"must have at least {least} entries"
+    text = error["msg"].removeprefix("Input ").removeprefix("Value ")
+    return WORDS.get(error["type"], text[:1].lower() + text[1:])
 
 
 def fields_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

@@ -54,6 +54,16 @@ def test_mistakes_are_named():
         sample_phases([phase], X)
     with pytest.raises(InputError, match="ready object"):
         sample(Mixture(), X, S, sampler=gatekit.list_samplers()["euler"](), eta=0.5)
+    with pytest.raises(InputError, match=r"sample.sampler.ordr: unknown parameter \(got 3\)"):
+        sample(Mixture(), X, S, sampler="unipc", ordr=3)
+    with pytest.raises(InputError, match=r"sample.sampler.order: must be a whole number"):
+        sample(Mixture(), X, S, sampler="unipc", order="x")
+    with pytest.raises(InputError, match=r"a sampler is a name, .*call the class: Euler\(\)"):
+        sample(Mixture(), X, S, sampler=gatekit.list_samplers()["euler"])
+    with pytest.raises(InputError, match="a sampler is a name"):
+        sample(Mixture(), X, S, sampler=None)
+    with pytest.raises(InputError, match=r"shape it is given .got 'NoneType'"):
+        sample(lambda x, sigma: None, X, S)
     with pytest.raises(InputError, match="at most 1"):
         sample(Mixture(), X, [2.0, 0.0])
     with pytest.raises(PluginError, match="carri"):

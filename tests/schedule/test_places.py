@@ -40,6 +40,7 @@ def message(tmp_path, text: str, *overrides: str) -> str:
         ("steps: 8", "steps: many", "s.yaml:6:38: sigmas.steps: must be a whole number (got 'many"),
         ("steps: 8", "steps: 0", "s.yaml:6:38: sigmas.steps: should be greater than or equal to 1"),
         ("version: 1", "version: 2", "s.yaml:1:10: version: is none of the known values (got 2)"),
+        ("version: 1", "version: '1'", "none of the known values (got '1'); write 1 without quo"),
         ("variant: coarse, s", "variant: corse, s", "unknown variant 'corse'; did you mean 'coars"),
         ("name: low", "name: high", "s.yaml:9:12: phases[1].name: two phases are called 'high'"),
         ("name: low", "name: lo w", "s.yaml:9:12: phases[1].name: a name has letters"),
@@ -76,6 +77,7 @@ def test_error_of_an_override_names_the_option(tmp_path):
         ("name.first=x", "name is a single value and has no key 'first' (got 'places')"),
         ("steps", "an override needs a key and a value"),
         ("a.b=[", "no valid YAML"),
+        ("phases=[]", "phases: must not be empty"),
     ],
 )
 def test_bad_override(tmp_path, option, expected):
