@@ -105,7 +105,10 @@ def memory_line(plan: Plan) -> str | None:
         return None
     budget = plan.schedule.memory.vram
     line = f"one model at a time takes up to {size(largest)}, besides activations"
-    return line + (f"; {size(budget)} may be used" if budget else "")
+    if not budget:
+        return line
+    less = ", which is less" if budget < largest else ""
+    return f"{line}; {size(budget)} may be used{less}"
 
 
 def explain(plan: Plan) -> str:

@@ -48,7 +48,7 @@ class MissingFile:
         """Where gatekit looked, and how to make it look elsewhere."""
         looked = ", ".join(str(folder) for folder in self.looked) or "nowhere"
         return (
-            f"looked in {looked} and in their ComfyUI sub-folders; put it there, "
+            f"looked in {looked} and in their ComfyUI sub-folders; put what is missing there, "
             f"or name its folder with --models-dir or {VARIABLE}"
         )
 

@@ -207,7 +207,8 @@ def boundary_to_sigma(
     limit = (path or RectifiedFlow()).sigma_max
     if not 0.0 <= sigma <= limit:
         raise ScheduleError(
-            f"a boundary is a sigma from 0 to {limit:g}; this {kind} is sigma {sigma:.6g}",
+            f"a boundary is a sigma from 0 to {limit:g}"
+            + ("" if kind == "sigma" else f"; this {kind} is sigma {sigma:.6g}"),
             value=value,
             remedy="'gatekit plan' without the boundary shows the sigmas there are",
         )

@@ -41,6 +41,7 @@ def build() -> typer.Typer:
         help="Videos from schedules: phases, each with its own model, precision and sampler.",
         no_args_is_help=True,
         epilog="Plugins may add commands, such as curvature; 'gatekit plugins' lists them.",
+        context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich would cost a third of the time that help takes
