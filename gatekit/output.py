@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -47,10 +48,12 @@ def write_atomic(path: Path, data: bytes, remedy: str | None = None) -> Path:
 
 def cannot_write(path: Path, exc: OSError, remedy: str | None = None) -> OutputError:
     """The error for a file or folder that could not be written."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    otherwise = "choose another place with -o"
     return OutputError(
         f"cannot write: {exc.strerror or exc}",
         where=str(path),
-        remedy=remedy or "free space there, or choose another place with -o",
+        remedy=remedy or (f"free space there, or {otherwise}" if full else otherwise),
     )
 
 

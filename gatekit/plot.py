@@ -44,7 +44,7 @@ def plot_plan(plan: Plan, path: Path) -> Path:
     _draw(figure, plan)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, facecolor=PAPER)
-    return write_atomic(path, buffer.getvalue())
+    return write_atomic(path, buffer.getvalue(), "name a file in a folder you may write to")
 
 
 def _draw(figure: Any, plan: Plan) -> None:

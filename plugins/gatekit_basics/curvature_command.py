@@ -87,6 +87,10 @@ def curvature(
         raise gatekit.InputError(
             "this file exists", where="-o", value=str(out), remedy="name another, or remove it"
         )
+    if not out.absolute().parent.is_dir():
+        raise gatekit.InputError(
+            "no such folder", where="-o", value=str(out.parent), remedy="make it, or name another"
+        )
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)

@@ -243,7 +243,8 @@ def test_a_full_disk(here, limit, place):
 def test_an_unwritable_output(here, capsys):
     (here / "file").write_text("")
     assert call(["run", "fake.yaml", "-p", "x", "-o", "file/out.mp4"]) == 1
-    assert "cannot write" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot write" in error and "; choose another place with -o" in error
 
 
 def test_inspect(here, capsys):

@@ -102,7 +102,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="cannot write: No space left on device"):
+    with pytest.raises(OutputError, match="cannot write: No space left on device; free space"):
         write_atomic(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

@@ -181,3 +181,5 @@ def test_the_command_writes_a_schedule_that_runs(project, monkeypatch, capsys):
     assert plan.schedule.sigmas.use == "curvature" and len(plan.run_sigmas) == 9
     assert gatekit.run(plan, gatekit.Inputs(prompt="x")).video.ndim == 4
     assert call(line) == 2 and "exists" in capsys.readouterr().err
+    line[5] = "nowhere/own.yaml"
+    assert call(line) == 2 and "-o: no such folder" in capsys.readouterr().err
