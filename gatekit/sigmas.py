@@ -148,7 +148,7 @@ def partition(
                 f"{name} is left without a step",
                 value=untils[phase],
                 remedy=f"a step belongs to the phase of its start; the nearest start is sigma "
-                f"{nearest:.6g}",
+                f"{nearest:.6g}; move 'until', or take more steps",
             )
         slices.append(tuple(sigmas[steps[0] : steps[-1] + 2]))
     return tuple(slices)
