@@ -69,7 +69,7 @@ class PluginError(UserError):
 
 
 class NumericsError(GatekitError):
-    """A model predicted NaN or infinity."""
+    """A model predicted NaN or infinity, or a sampler made it."""
 
 
 class OutputError(GatekitError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gatekit.errors import InputError, PluginError
+from gatekit.errors import InputError, NumericsError, PluginError
 from gatekit.ledger import Checkpoint, Ledger, Observer
 from gatekit.phase import Renoise, Step
 from gatekit.sampler import StepContext, StepResult, StretchContext
@@ -105,6 +105,13 @@ class _Run:
             state = self._cross(state, stage, self.stages[state.phase + 1])
             self.ledger.tell("phase_start", phase=self.stages[state.phase].name, state=state)
         self.engine.check()
+        if not bool(state.x.isfinite().all()):
+            # Every prediction was finite, so the method is to blame, not the model.
+            raise NumericsError(
+                f"sampler {stage.sampler.name!r} ended at NaN or infinity",
+                where=f"phase {stage.name}",
+                remedy="use another sampler or smaller steps there",
+            )
         self.engine.release()
         self.ledger.tell("run_end", plan=plan, state=state)
         return Trajectory(state, tuple(self.ledger.records))

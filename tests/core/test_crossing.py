@@ -142,3 +142,18 @@ def test_auto_where_the_old_model_stood_still(new, note):
         FunctionPhase(Constant(new), "euler", GRID[2:], field="b", history="auto"),
     ]
     assert trace_phases(phases, X)[2].note == f"auto: {note}"
+
+
+def test_a_sampler_that_ends_at_nan_is_named_and_not_the_model():
+    class Broken(Sampler):
+        name = "broken"
+
+        def step(self, c):
+            d = c.denoise(c.x, c.sigma)
+            return StepResult(c.transfer(c.x, d, c.sigma_next), d)
+
+        def finish(self, c, denoised):
+            return denoised / (denoised * 0.0)
+
+    with pytest.raises(NumericsError, match=r"phase end: sampler 'broken' ended at NaN"):
+        trace_phases([FunctionPhase(Constant(), Broken(), GRID, name="end")], X)
