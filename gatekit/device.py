@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gatekit.errors import InputError
+from gatekit.suggest import did_you_mean
 
+KINDS = ("cpu", "cuda", "mps", "xpu")
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
@@ -34,6 +36,17 @@ def _torch_has_cuda() -> bool:
 def kind_of(device: str) -> str:
     """``cuda`` for ``cuda:1``."""
     return device.partition(":")[0]
+
+
+def check_name(device: str, where: str | None) -> None:
+    """Raise InputError for what is no name of a device; whether it is there, torch knows later."""
+    kind, _, number = device.partition(":")
+    if kind in KINDS and (number.isdigit() or device == kind):
+        return
+    close = did_you_mean("cuda" if kind in ("gpu", "nvidia") else kind, KINDS)
+    raise InputError(
+        "no such device", where=where, value=device, remedy=f"{close} 'cuda:1' is the second GPU"
+    )
 
 
 def check_device(device: str) -> None:

@@ -84,6 +84,10 @@ def run(
     """
     if plan.missing:
         raise missing_error(plan.missing)
+    if isinstance(inputs, str):
+        raise InputError(
+            "a run is made from Inputs", value=inputs, remedy="gatekit.Inputs(prompt=...)"
+        )
     plan.family.check_inputs(inputs)
     check_device(plan.device)
     target = check_target(out) if out is not None else None

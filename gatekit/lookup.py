@@ -60,9 +60,10 @@ class MissingFile:
 
 @dataclass(frozen=True)
 class Finder:
-    """The folders that are searched, first to last."""
+    """The folders that are searched, first to last; ``absent`` were asked for but are not there."""
 
     folders: tuple[Path, ...]
+    absent: tuple[str, ...] = ()
 
     def find(self, name: str | Path) -> Path | None:
         """Absolute path of a file (or folder of shards), or None."""
@@ -117,7 +118,8 @@ def finder(
     variable = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     folders = [beside or Path.cwd(), *given, *variable, *last]
     unique = dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders)
-    return Finder(tuple(unique))
+    absent = tuple(str(folder) for folder in given if not Path(folder).expanduser().is_dir())
+    return Finder(tuple(unique), absent)
 
 
 def missing_error(missing: Sequence[MissingFile]) -> WeightsError:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gatekit.boundaries import placed, slices
-from gatekit.device import default_device, kind_of
-from gatekit.errors import GatekitError, ScheduleError, UserError
+from gatekit.device import check_name, default_device, kind_of
+from gatekit.errors import GatekitError, InputError, ScheduleError, UserError
 from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
 from gatekit.identity import field_of
 from gatekit.lookup import Finder, MissingFile, finder, missing_error
@@ -46,6 +46,12 @@ def resolve(
         PluginError: An unknown name.
         WeightsError: A weight file of another kind, or (``require_files``) a missing one.
     """
+    if not hasattr(schedule, "source"):
+        raise InputError(
+            "a plan is made from a schedule",
+            value=schedule,
+            remedy="give what gatekit.load_schedule returns",
+        )
     return _Resolver(schedule, models_dir, device).plan(require_files)
 
 
@@ -63,6 +69,8 @@ class _Resolver:
         """The plan. Raises ScheduleError, PluginError or WeightsError."""
         schedule = self.schedule
         device = self.device or schedule.device or default_device()
+        place = "device" if self.device else schedule.source.where(("device",))
+        check_name(device, place)
         family_cls = self._class("family", schedule.family, ("family",))
         files = finder(schedule.folder, self.models_dir, family_cls.model_dirs())
         family = self._family(family_cls, files)
@@ -82,6 +90,7 @@ class _Resolver:
             for i, (phase, sigmas) in enumerate(zip(schedule.phases, parts.sigmas, strict=True))
         )
         facts = self._facts(variants)
+        self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
         self._check_variants(family, variants, phases, facts)
         if require_files and self.missing:
@@ -152,7 +161,11 @@ class _Resolver:
         try:
             family.check_components()
         except UserError as exc:
-            raise relocated(exc, self.schedule.source.file) from exc
+            keys = {"text_encoder": parts[0], "vae": parts[1]}
+            named = (k for k, p in keys.items() if p and str(p.file) in (exc.where or ""))
+            key = next(named, None)
+            at = self.schedule.source.where((key, "file")) if key else self.schedule.source.file
+            raise relocated(exc, at) from exc
 
     def _check_variants(
         self,

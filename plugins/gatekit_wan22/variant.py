@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from .sizes import TransformerSizes, official_tensors, read_sizes
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMED = {e: tuple(f"{e}{gap}noise" for gap in ("_", "-", "")) for e in ("high", "low")}
+# "high" as a word of the name, or run together with "noise"; "highres" says nothing.
+_NAMED = {e: re.compile(rf"(?<![a-z]){e}(?![a-z])|{e}noise") for e in ("high", "low")}
 
 
 class WanVariantParams(VariantParams):
@@ -125,7 +127,7 @@ class WanVariant(ModelVariant):
     def _warnings(self) -> list[str]:
         name, expert = self.file.name.lower(), self.params.expert
         other = {"high": "low", "low": "high"}.get(expert or "")
-        if other and any(mark in name for mark in _NAMED[other]):
+        if other and _NAMED[other].search(name) and not _NAMED[str(expert)].search(name):
             return [f"{self.file.name} is named a {other}-noise model, but 'expert' is {expert}"]
         return []
 

@@ -221,7 +221,7 @@ def test_memory_that_runs_out_is_said_in_one_line(project, fake, monkeypatch):
 
 
 def test_an_unusable_device(project):
-    plan = resolve(load_schedule(project / "fake.yaml"), device="tpu")
+    plan = resolve(load_schedule(project / "fake.yaml"), device="xpu")
     with pytest.raises(InputError, match="torch cannot use this device"):
         gatekit.run(plan, Inputs(prompt="x"))
 

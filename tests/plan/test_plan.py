@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekit import PluginError, ScheduleError, WeightsError, load_schedule, resolve
+import gatekit
+from gatekit import InputError, PluginError, ScheduleError, WeightsError, load_schedule, resolve
 
 SHIPPED = sorted((Path(__file__).parents[2] / "schedules").glob("*.yaml"))
 
@@ -270,3 +271,40 @@ def test_planning_imports_no_torch():
     path = next(p for p in SHIPPED if p.stem == "wan22_i2v_3phase")
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("gpu", "did you mean 'cuda'"), ("cuad:1", "did you mean 'cuda'"), ("cuda:x", "cuda")],
+)
+def test_a_device_that_cannot_be_is_refused_when_planning(project, device, expected):
+    schedule = load_schedule(project / "fake.yaml")
+    with pytest.raises(InputError, match=expected):
+        resolve(schedule, device=device)
+    named = load_schedule(project / "fake.yaml", overrides={"device": device})
+    with pytest.raises(InputError, match="device"):
+        resolve(named)
+    assert resolve(schedule, device="cuda:1").device == "cuda:1"
+
+
+def test_an_error_of_a_component_names_its_key(project, fake, monkeypatch):
+    def refuse(self):
+        raise gatekit.WeightsError("not a VAE", where=str(self.components.vae.file))
+
+    monkeypatch.setattr(fake.FakeFamily, "check_components", refuse)
+    with pytest.raises(gatekit.WeightsError, match=r"fake\.yaml:5:\d+: vae\.file: .*not a VAE"):
+        resolve(load_schedule(project / "fake.yaml"))
+
+
+def test_a_models_dir_that_is_not_there_is_worth_a_warning(project, tmp_path):
+    schedule = load_schedule(project / "fake.yaml")
+    plan = resolve(schedule, models_dir=tmp_path / "nowhere")
+    assert any("nowhere: no such folder" in warning for warning in plan.warnings)
+
+
+def test_what_is_no_schedule_and_no_inputs_is_said_so(project):
+    with pytest.raises(InputError, match="load_schedule"):
+        resolve("fake.yaml")
+    plan = resolve(load_schedule(project / "fake.yaml"))
+    with pytest.raises(InputError, match=r"gatekit\.Inputs"):
+        gatekit.run(plan, "a prompt")

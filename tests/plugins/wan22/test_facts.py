@@ -129,3 +129,19 @@ def test_weights_of_the_compute_type_stay_in_the_file(large, tools):
     assert weight.dtype == torch.float16
     variant.unload()
     assert rise < 0.5 * 2 * parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "expert", "warns"),
+    [
+        ("tinywan_low_Q2_K", "high", True),
+        ("tinywan_high_Q2_K", "high", False),
+        ("wan2.2_HighNoise_14B", "low", True),
+        ("wan_highres_slow", "low", False),
+        ("high_and_low_noise", "low", False),
+    ],
+)
+def test_words_of_a_name_that_say_which_expert_it_is(name, expert, warns, mixed, tools, tmp_path):
+    path = tmp_path / f"{name}.gguf"
+    path.write_bytes(mixed.read_bytes())
+    assert bool(tools.open_file(path, expert=expert).facts().warnings) == warns
