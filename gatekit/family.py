@@ -13,7 +13,7 @@ from gatekit.params import FamilyParams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gatekit.variant import Conditioning, ModelVariant
+    from gatekit.variant import Conditioning, ModelVariant, VariantFacts
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ class ModelFamily(ABC):
     def model_dirs(cls) -> tuple[Path, ...]:
         """Folders of weight files that the family's plugin ships; searched last."""
         return ()
+
+    @classmethod
+    def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
+        """What a file can serve as besides a model: ``text_encoder`` or ``vae`` -> facts.
+
+        From its header alone; empty for a file that is neither. For ``gatekit inspect``.
+        """
+        return {}
 
     def default_video(self) -> Mapping[str, float]:
         """Values for keys of ``video`` that the schedule leaves out."""

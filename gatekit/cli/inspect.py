@@ -25,9 +25,10 @@ def inspect(
     if not file.exists():
         raise WeightsError("no such file", where=str(file), remedy="check the path")
     found, reasons = candidates(file.absolute())
+    found += components(file.absolute())
     if not found:
         raise WeightsError(
-            "no installed plugin can use this file as a model",
+            "no installed plugin can use this file",
             where=str(file),
             remedy="; ".join(reasons) or "'gatekit plugins' lists what is installed",
         )
@@ -85,6 +86,17 @@ def candidates(file: Path) -> tuple[list[tuple[str, str, VariantFacts, str]], li
                 continue
             found.append((family.name, use, facts_of[cls], yaml_line(file, use, cls)))
     return found, list(reasons)
+
+
+def components(file: Path) -> list[tuple[str, str, VariantFacts, str]]:
+    """Every (family, section) that a file can serve as: a text encoder, a VAE."""
+    from gatekit.registry import registry
+
+    return [
+        (family.name, section, facts, f"{section}: {{file: {file.name}}}")
+        for family in registry().families.values()
+        for section, facts in family.component_facts(file).items()
+    ]
 
 
 def yaml_line(file: Path, use: str, cls: type[Any]) -> str:

@@ -17,6 +17,7 @@ from gatekit import (
     ModelFamily,
     ModelVariant,
     ScheduleError,
+    VariantFacts,
     VideoSpec,
     WeightsError,
 )
@@ -79,6 +80,13 @@ class WanFamily(ModelFamily):
         """Whether an image goes in; ``optional`` makes mask and condition zeros without one."""
         task = getattr(self.params, "task", "t2v-a14b")
         return "required" if task.startswith("i2v") else "never"
+
+    @classmethod
+    def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
+        """A UMT5 encoder or a VAE of Wan's layout, told from the header."""
+        from .sizes_parts import component_facts
+
+        return component_facts(file)
 
     def default_video(self) -> Mapping[str, float]:
         """Wan's size, length and rate."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from gatekit import WeightsError
+from gatekit import VariantFacts, WeightsError
 
 from . import layout_umt5, layout_vae
-from .header import FLOAT_TYPES, Header, TensorInfo
+from .header import FLOAT_TYPES, Header, TensorInfo, read_header
 from .sizes import few
 
 Tensors = dict[str, TensorInfo]
@@ -35,6 +36,10 @@ class VAESizes:
     res_blocks: int
     down_in_time: tuple[bool, ...]
 
+    def __str__(self) -> str:
+        stride = f"{self.temporal_stride}x{self.spatial_stride}x{self.spatial_stride}"
+        return f"Wan VAE, z {self.z_dim}, stride {stride}, base {self.base_dim}"
+
     @property
     def spatial_stride(self) -> int:
         """Pixels a latent pixel, each way."""
@@ -57,6 +62,9 @@ class UMT5Sizes:
     heads: int
     head_dim: int
     buckets: int
+
+    def __str__(self) -> str:
+        return f"UMT5 encoder, {self.layers} layers x {self.dim}, vocabulary {self.vocabulary}"
 
 
 def _refuse(header: Header, what: str, names: Iterable[str]) -> WeightsError:
@@ -160,3 +168,27 @@ def read_umt5_sizes(header: Header) -> UMT5Sizes:
         raise _refuse(header, "a UMT5 text encoder", header.tensors) from error
     _floats_only(header, tensors)
     return sizes
+
+
+def component_facts(file: Path) -> dict[str, VariantFacts]:
+    """Facts of a text encoder or a VAE by its section; empty for another file."""
+    try:
+        header = read_header(file)
+    except WeightsError:
+        return {}
+    found: dict[str, VariantFacts] = {}
+    for section, read in (("text_encoder", read_umt5_sizes), ("vae", read_vae_sizes)):
+        try:
+            sizes = read(header)
+        except WeightsError:
+            continue
+        found[section] = VariantFacts(
+            storage=max(header.types, key=lambda name: header.types[name]),
+            file_bytes=header.file_bytes,
+            parameters=header.parameters,
+            bits_per_weight=8.0 * header.tensor_bytes / header.parameters,
+            resident_bytes=4 * header.parameters,  # fp32, the default precision of both
+            types=header.types,
+            details={"model": str(sizes)},
+        )
+    return found

@@ -208,3 +208,19 @@ def test_two_processes_do_the_work_of_one_in_half_of_the_time():
     for name in ("vae_seconds", "base_seconds", "clips", "vae_batch", "batch"):
         assert 2 * getattr(half, name) == getattr(whole, name)
     assert half.expert_seconds == whole.expert_seconds  # each process trains one expert
+
+
+@pytest.mark.parametrize(
+    ("file", "section", "model"),
+    [
+        ("tinywan_vae_fp16.safetensors", "vae", "Wan VAE, z 16, stride 4x8x8, base 32"),
+        ("tinywan_umt5_fp16.safetensors", "text_encoder", "UMT5 encoder, 2 layers x 128"),
+    ],
+)
+def test_inspect_knows_a_text_encoder_and_a_vae(weights, file, section, model, capsys):
+    from gatekit.cli import call
+
+    assert call(["inspect", str(weights[0] / file)]) == 0
+    shown = capsys.readouterr().out
+    assert model in shown and f"  {section}: {{file: {file}}}" in shown
+    assert "storage: F16, 16.0" in shown
