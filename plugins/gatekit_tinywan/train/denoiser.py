@@ -111,10 +111,11 @@ def train_denoiser(
         return loss.detach()
 
     clock, progress = fit.Clock(seconds), 0.0
-    sums = torch.zeros((), device=device)
+    sums, since = torch.zeros((), device=device), 0
     while progress < 1:
         fit.set_rate(opt, fit.learning_rate(rate, progress))
         sums += step()
+        since += 1
         clock.steps += 1
         if clock.steps % 10 == 0:
             progress = clock.progress
@@ -122,8 +123,9 @@ def train_denoiser(
             clock.start_again()  # compilation is not training
             progress = 0.0
         if clock.steps % 500 == 0 or progress >= 1:
-            log(stage=name, step=clock.steps, progress=progress, loss=float(sums) / 500)
+            log(stage=name, step=clock.steps, progress=progress, loss=float(sums) / since)
             sums.zero_()
+            since = 0
     average.store()
     return model
 
