@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gatekit.identity import file_identity, sha256
 
@@ -154,6 +154,22 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
         ]
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def first_difference(before: Any, now: Any, at: str = "") -> str | None:
+    """The first key at which two trees of plain data differ, and both values; None if nowhere."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        was, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
+        pairs = [(f"{at}.{k}" if at else k, was.get(k), new.get(k)) for k in {**was, **new}]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):  # pyright: ignore[reportUnknownArgumentType]
+        both = zip(cast(list[Any], before), cast(list[Any], now), strict=True)
+        pairs = [(f"{at}[{i}]", a, b) for i, (a, b) in enumerate(both)]
+    else:
+        # Through JSON, as the earlier run was written: tuples become lists.
+        same = json.dumps(before, default=str) == json.dumps(now, default=str)
+        return None if same else f"{at} was {before!r}, is {now!r}"
+    found = (first_difference(a, b, key) for key, a, b in pairs)
+    return next((difference for difference in found if difference), None)
 
 
 def versions() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError, OutputError
 from gatekit.output import make_folder, write_atomic
-from gatekit.provenance import fingerprint, inputs_record, versions
+from gatekit.provenance import fingerprint, first_difference, inputs_record, versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +61,11 @@ class RunFolder:
         """
         mark = fingerprint(plan, inputs)
         if earlier is not None and earlier.content.get("fingerprint") != mark:
+            before = {k: earlier.content.get(k) for k in ("schedule", "inputs")}
+            now = {"schedule": plan.resolved(), "inputs": inputs_record(inputs)}
+            changed = first_difference(before, now) or "a weight file is not the same"
             raise InputError(
-                "the run to resume had another schedule, prompt, seed or weights",
+                f"the run to resume had another schedule, prompt, seed or weights: {changed}",
                 where=str(earlier.path),
                 remedy="leave out what changed, or start anew without --resume",
             )

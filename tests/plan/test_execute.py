@@ -174,15 +174,26 @@ def test_another_run_is_not_resumed(project, tmp_path):
         gatekit.run(
             plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r", observers=[Stop(2)]
         )
-    for plan, inputs in (
-        (plan_of(project), Inputs(prompt="y")),
-        (plan_of(project, "phases.high.guidance.scale=3"), Inputs(prompt="x")),
-        (plan_of(project, "text_encoder.precision=bf16"), Inputs(prompt="x")),
-        (plan_of(project, "family={use: fake, task: i2v}"), Inputs(prompt="x")),
+    for plan, inputs, changed in (
+        (plan_of(project), Inputs(prompt="y"), "inputs.prompt was 'x', is 'y'"),
+        (plan_of(project, "phases.high.guidance.scale=3"), Inputs(prompt="x"), "scale was 2"),
+        (plan_of(project, "text_encoder.precision=bf16"), Inputs(prompt="x"), "is 'bf16'"),
+        (plan_of(project, "family={use: fake, task: i2v}"), Inputs(prompt="x"), "'i2v'"),
     ):
-        with pytest.raises(InputError, match="the run to resume had another schedule, prompt"):
+        with pytest.raises(InputError, match="the run to resume had another schedule") as caught:
             gatekit.run(plan, inputs, resume=tmp_path / "r")
+        assert changed in caught.value.message
     gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
+
+
+def test_a_changed_weight_file_is_told_from_a_changed_schedule(project, tmp_path):
+    with pytest.raises(Cancelled):
+        gatekit.run(
+            plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r", observers=[Stop(2)]
+        )
+    (project / "fine.num").write_text('{"gain": 0.7}')
+    with pytest.raises(InputError, match="a weight file is not the same"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json", "[]"])
