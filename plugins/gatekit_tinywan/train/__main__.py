@@ -11,6 +11,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -126,7 +127,11 @@ def _experts(
         _report(experts[0], experts[1], vae, data, device, log, "experts")
 
 
-def _report(high, low, vae, data, device, log, name) -> None:  # type: ignore[no-untyped-def]
+def _report(
+    high: TextConditioned, low: TextConditioned, vae: Any, data: Dataset, device: str, log: fit.Log,
+    name: str,
+) -> None:  # fmt: skip
+    """Accuracy on held-out captions, and a few videos to look at."""
     clips, steps = (512, 20) if device == "cuda" else (4, 4)
     rates, videos = check.accuracy(
         high, low, vae, (data.mean, data.std), device, clips, steps=steps
@@ -136,7 +141,7 @@ def _report(high, low, vae, data, device, log, name) -> None:  # type: ignore[no
 
 
 @torch.no_grad()
-def _judge_ceiling(vae, device, log, clips) -> None:  # type: ignore[no-untyped-def]
+def _judge_ceiling(vae: Any, device: str, log: fit.Log, clips: int) -> None:
     """What the judge says of true clips, as drawn and through the autoencoder."""
     scenes = sample_scenes(HELD_OUT_SEED, range(clips), split="held_out").to(device)
     videos, coded = [], []

@@ -1,27 +1,21 @@
-"""A quick look at what was learnt, without gatekit's runner: Euler steps, then the judge."""
+"""A quick look at what was learnt, from the modules in training: UniPC steps, then the judge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import gatekit
+from gatekit_basics.grids import ShiftedLinear, ShiftedLinearParams
+from gatekit_basics.strategy import GridPhase
+from gatekit_samplers.unipc import UniPC
 from gatekit_tinywan.train.config import BOUNDARY
 from gatekit_tinywan.train.models import TextConditioned
 from gatekit_tinywan.vocabulary import encode_ids
 from gatekit_tinywan.world import HELD_OUT_SEED, judge, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip
-
-Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def shifted_sigmas(steps: int, shift: float) -> list[float]:
-    """Wan's grid from 1 to 0."""
-    u = [1 - i / steps for i in range(steps + 1)]
-    return [shift * v / (1 + (shift - 1) * v) for v in u]
 
 
 @torch.no_grad()
@@ -36,9 +30,9 @@ def generate(
     scale: float = 3.0,
     batch: int = 128,
 ) -> Tensor:
-    """Normalised latents ``[n, 16, 7, 12, 12]`` by Euler steps with guidance."""
+    """Normalised latents ``[n, 16, 7, 12, 12]`` by UniPC with guidance."""
     result: list[Tensor] = []
-    sigmas = shifted_sigmas(steps, shift)
+    sigmas = ShiftedLinear(ShiftedLinearParams(shift=shift, start=1.0))(steps)
     for start in range(0, len(captions), batch):
         texts = captions[start : start + batch]
         ids, lengths = (torch.tensor(v, device=device) for v in encode_ids([*texts, ""]))
@@ -48,14 +42,20 @@ def generate(
         generator = torch.Generator(device).manual_seed(start)
         x = torch.randn(len(texts), 16, 7, 12, 12, device=device, generator=generator)
         zeros = torch.zeros(2 * len(texts), 20, 7, 12, 12, device=device)
-        for s, t in pairwise(sigmas):
-            model = high if s >= BOUNDARY else low
+
+        def denoise(x: Tensor, sigma: float, both: Tensor = both, zeros: Tensor = zeros) -> Tensor:
+            model = high if sigma >= BOUNDARY else low
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                level = torch.full((2 * len(texts),), s, device=device)
+                level = torch.full((len(both),), sigma, device=device)
                 v = model(torch.cat([x.repeat(2, 1, 1, 1, 1), zeros], 1), level, both).float()
             positive, negative = v.chunk(2)
-            x = x + (t - s) * (negative + scale * (positive - negative))
-        result.append(x)
+            return x - sigma * (negative + scale * (positive - negative))
+
+        # Objects, not names: the training machine need not have gatekit's plugins installed.
+        phase = gatekit.FunctionPhase(
+            denoise, UniPC(), sigmas, strategy=GridPhase, history=gatekit.Carry()
+        )
+        result.append(gatekit.sample_phases([phase], x))
     return torch.cat(result)
 
 
