@@ -49,6 +49,7 @@ def main() -> None:
     )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
 
     stages = args.stages.split(",")
     whole, config = config, config.share(size)

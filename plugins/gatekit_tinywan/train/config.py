@@ -45,14 +45,16 @@ class Config:
     """
 
     seed: int = 0
-    vae_seconds: float = 380.0
-    base_seconds: float = 1000.0
-    expert_seconds: float = 110.0
+    vae_seconds: float = 460.0
+    base_seconds: float = 700.0
+    expert_seconds: float = 60.0
     clips: int = 65_536
-    vae_batch: int = 16
-    vae_crop: tuple[int, int] = (17, 64)
-    vae_full_from: float = 0.8
-    vae_rate: float = 1.5e-3
+    # (from this share of the time, frames, side, batch)
+    vae_stages: tuple[tuple[float, int, int, int], ...] = (
+        (0.0, 9, 32, 32), (0.3, 17, 64, 16), (0.8, 25, 96, 4),
+    )  # fmt: skip
+    vae_rate: float = 1e-3
+    vae_muon_ratio: float = 3.0
     kl_weight: float = 1e-6
     batch: int = 256
     base_rate: float = 2e-3
@@ -69,7 +71,7 @@ class Config:
             vae_seconds=self.vae_seconds / processes,
             base_seconds=self.base_seconds / processes,
             clips=self.clips // processes,
-            vae_batch=max(1, self.vae_batch // processes),
+            vae_stages=tuple((*s[:3], max(1, s[3] // processes)) for s in self.vae_stages),
             batch=max(2, self.batch // processes),
         )
 
@@ -80,6 +82,6 @@ class Config:
 
 
 REHEARSAL = Config(
-    vae_seconds=12, base_seconds=12, expert_seconds=5, clips=16, vae_batch=2, batch=4,
-    vae_crop=(5, 32),
+    vae_seconds=12, base_seconds=12, expert_seconds=5, clips=16, batch=4,
+    vae_stages=((0.0, 5, 32, 2), (0.8, 25, 96, 1)),
 )  # fmt: skip

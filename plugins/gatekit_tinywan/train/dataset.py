@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatekit_tinywan.train import fit
+from gatekit_tinywan.train import fit, fused
 from gatekit_tinywan.vocabulary import encode_ids
 from gatekit_tinywan.world import TRAIN_SEED, Codes, render, sample_scenes
 from gatekit_tinywan.world.attributes import BACKGROUNDS, RELATIONS, THING_WORDS
@@ -91,6 +91,7 @@ def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device:
     latents: list[Tensor] = []
     conditions: list[Tensor] = []
     images = clips // 4  # first frames vary less than clips do
+    fused.use(vae, "fused" if device == "cuda" else "off")
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         for video in clip_videos(offset, clips, device):
             latents.append(encode_clip(vae, video)[0].bfloat16())
@@ -98,6 +99,7 @@ def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device:
                 first = torch.zeros_like(video)
                 first[:, :, 0] = video[:, :, 0]
                 conditions.append(encode_clip(vae, first)[0].bfloat16())
+    fused.use(vae, "off")
     stacked, conditioned = torch.cat(latents), torch.cat(conditions)[:images]
     sample = stacked[:8192].float()
     mean, std = (

@@ -28,7 +28,8 @@ class Range:
         """Stratified draws ``[batch]`` of s."""
         u_low, u_high = (s / (self.shift - (self.shift - 1) * s) for s in (self.low, self.high))
         strata = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
-        u = u_low + (u_high - u_low) * strata[torch.randperm(batch, device=device)]
+        order = torch.rand(batch, device=device).argsort()  # randperm would wait for the device
+        u = u_low + (u_high - u_low) * strata[order]
         return self.shift * u / (1 + (self.shift - 1) * u)
 
 
@@ -83,18 +84,21 @@ def train_denoiser(
     model.text.requires_grad_(with_text)
     trained = [p for p in model.parameters() if p.requires_grad]
     trained += list(heads.parameters()) if with_text else []
-    opt = fit.Together(model, heads.parameters() if with_text else (), rate, device)
+    matrices = [p for n, p in model.named_parameters() if p.requires_grad and _is_matrix(n, p)]
+    chosen = {id(p) for p in matrices}
+    opt = fit.Together(matrices, [p for p in trained if id(p) not in chosen], device)
     average = fit.Average(model, config.ema_decay)
     empty = torch.zeros_like(data.ids[0])
     empty[0] = 1  # "</s>": the tokens of an empty prompt
 
-    def step() -> Tensor:
+    def gradients() -> Tensor:
         rows, x0, condition, ids, lengths = _batch(data, config, empty)
         sigma = noise.draw(len(rows), device)
         s = sigma.view(-1, 1, 1, 1, 1)
         n = torch.randn_like(x0)
         mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        half = device == "cuda"
+        with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
             with torch.set_grad_enabled(with_text):
                 text = model.embed(ids, mask)
             v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
@@ -103,31 +107,28 @@ def train_denoiser(
         for p in trained:
             p.grad = None
         total.backward()
-        if together:
-            fit.average_gradients(trained)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        opt.step()
-        average.update()
         return loss.detach()
 
-    clock, progress = fit.Clock(seconds), 0.0
+    step = fit.Step(gradients, trained, opt, average, device, together=together)
+    clock, progress = fit.Clock(seconds), 0.0  # from here: compiling is not training
     sums, since = torch.zeros((), device=device), 0
     while progress < 1:
-        fit.set_rate(opt, fit.learning_rate(rate, progress))
-        sums += step()
+        sums += step(fit.learning_rate(rate, progress))
         since += 1
         clock.steps += 1
         if clock.steps % 10 == 0:
             progress = clock.progress
-        if clock.steps == 20:
-            clock.start_again()  # compilation is not training
-            progress = 0.0
-        if clock.steps % 500 == 0 or progress >= 1:
+        if clock.steps % 1000 == 0 or progress >= 1:
             log(stage=name, step=clock.steps, progress=progress, loss=float(sums) / since)
             sums.zero_()
             since = 0
     average.store()
     return model
+
+
+def _is_matrix(name: str, p: nn.Parameter) -> bool:
+    """A weight matrix inside a block, but for the table of relative positions."""
+    return ".block" in name and p.ndim == 2 and "relative" not in name
 
 
 def _batch(
@@ -146,4 +147,4 @@ def _batch(
     ids, lengths = data.ids[rows], data.lengths[rows]
     dropped = torch.rand(batch, device=device) < config.text_dropout
     ids = torch.where(dropped[:, None], empty, ids)
-    return rows, x0, condition, ids, torch.where(dropped, 1, lengths)
+    return rows, x0, condition, ids, lengths.masked_fill(dropped, 1)

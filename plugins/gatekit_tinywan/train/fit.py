@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,40 +69,35 @@ def learning_rate(peak: float, progress: float, warmup: float = 0.02) -> float:
 
 
 class Together:
-    """Several optimisers as one: matrices of the blocks by Muon, the rest by AdamW."""
+    """Muon for ``matrices`` and AdamW for ``rest``, as one optimiser.
 
-    def __init__(self, model: nn.Module, others: Iterable[nn.Parameter], rate: float, device: str):
-        matrices: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = list(others)
-        for name, p in model.named_parameters():
-            if p.requires_grad:
-                inside = ".block" in name and p.ndim == 2
-                (matrices if inside and "relative" not in name else rest).append(p)
-        self.parts = [Muon(matrices, rate), optimizer(rest, rate, device)]
+    ``ratio`` is Muon's learning rate in units of AdamW's.
+    """
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all parts, for ``set_rate``."""
-        return [group for part in self.parts for group in part.param_groups]
+    def __init__(
+        self, matrices: list[nn.Parameter], rest: list[nn.Parameter], device: str, ratio: float = 1
+    ) -> None:
+        cuda = device == "cuda"
+        lr = torch.zeros((), device=device) if cuda else 0.0
+        # fused and capturable: one launch, and a captured step reads the present learning rate.
+        adam = torch.optim.AdamW(
+            rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
+        )
+        self.muon, self.adam, self.ratio = Muon(matrices, 0.0), adam, ratio
+
+    def set_rate(self, rate: float) -> None:
+        """Set AdamW's learning rate, and Muon's in proportion."""
+        self.muon.param_groups[0]["lr"].fill_(rate * self.ratio)
+        for group in self.adam.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def step(self) -> None:
-        """One update by every part."""
-        for part in self.parts:
-            part.step()
-
-
-def optimizer(params: Iterable[nn.Parameter], rate: float, device: str) -> torch.optim.AdamW:
-    """AdamW, fused where that exists."""
-    cuda = device == "cuda"
-    return torch.optim.AdamW(
-        list(params), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda
-    )
-
-
-def set_rate(opt: Any, rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in opt.param_groups:
-        group["lr"] = rate
+        """One update by both."""
+        self.muon.step()
+        self.adam.step()
 
 
 def average_gradients(params: list[nn.Parameter]) -> None:
@@ -169,3 +164,51 @@ def captured(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
         return loss
 
     return replay
+
+
+class Step:
+    """One training step: gradients, their mean over the processes, update.
+
+    Args:
+        gradients: Computes the loss, leaves new gradients in ``params``, returns the loss. It
+            must not read a value back from the device, for it is captured.
+        params: All parameters trained.
+        opt: Updates them.
+        average: Follows them.
+        device: ``cuda`` (two CUDA graphs) or ``cpu``.
+        together: The processes train one model.
+    """
+
+    def __init__(
+        self,
+        gradients: Callable[[], Tensor],
+        params: list[nn.Parameter],
+        opt: Together,
+        average: Average,
+        device: str,
+        *,
+        together: bool = True,
+    ) -> None:
+        self.params, self.opt, self.average, self.together = params, opt, average, together
+
+        def update() -> Tensor:
+            norm = torch.nn.utils.clip_grad_norm_(params, 1.0)
+            opt.step()
+            return norm
+
+        # Capturing runs the steps a few times: at rate 0, so that the weights stay as they are.
+        opt.set_rate(0.0)
+        self.gradients = captured(gradients, device)
+        if device == "cuda":
+            self.gradients()  # capturing has only recorded: the update needs real gradients
+        self.update = captured(update, device)
+
+    def __call__(self, rate: float) -> Tensor:
+        """One step at learning rate ``rate``; the loss before it."""
+        self.opt.set_rate(rate)
+        loss = self.gradients()
+        if self.together:
+            average_gradients(self.params)
+        self.update()
+        self.average.update()
+        return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gatekit_tinywan.train.config import TEXT_ENCODER, TRANSFORMER, VAE
@@ -44,7 +45,13 @@ class TextConditioned(nn.Module):
 
     def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embeddings ``[B, TEXT_LENGTH, d]``, zero beyond the text, as Wan has them."""
-        hidden = self.text(input_ids=ids, attention_mask=mask).last_hidden_state
+        # Added to the scores as it is. Of a mask of 0 and 1 the library asks whether it is all 1,
+        # and waits for the device.
+        least = torch.finfo(torch.float32).min
+        hidden_words = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, least)
+        hidden = self.text(
+            input_ids=ids, attention_mask=hidden_words[:, None, None]
+        ).last_hidden_state
         return hidden * mask[..., None].to(hidden.dtype)
 
     def forward(self, x: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
