@@ -64,7 +64,7 @@ class TimeSum(torch.autograd.Function):
         return (a + b).add_(c)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Every tap gets the gradient, shifted."""
         batch, frames, channels, height, width = grad.shape
         # channels last, as the convolution wants it

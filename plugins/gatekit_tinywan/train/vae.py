@@ -30,30 +30,29 @@ def train_vae(config: Config, device: str, log: fit.Log) -> Any:
     pool = Pool(rank, min(POOL, config.clips), device)
     torch.manual_seed(1000 + config.seed + rank)
     clock, progress = fit.Clock(config.vae_seconds), 0.0
-    stages = list(config.vae_stages)
+    ends = [*(stage[0] for stage in config.vae_stages[1:]), 1.0]
     sums, since = torch.zeros((), device=device), 0
-    while progress < 1:
-        if stages and progress >= stages[0][0]:
-            _, frames, side, batch = stages.pop(0)
-            compute = _Gradients(vae, config.kl_weight, (batch, frames, side), device)
-            pool.draw(compute.video, compute.weight)
-            kind, times = _fastest(vae, compute, opt, device) if device == "cuda" else ("off", {})
-            fused.use(vae, kind)
-            step = fit.Step(compute, params, opt, average, device)
-            log(stage="vae", crop=[frames, side], batch=batch, layers=kind, milliseconds=times)
-            if clock.steps == 0:
-                clock.start_again()  # drawing the pool and compiling are not training
+    for (_, frames, side, batch), end in zip(config.vae_stages, ends, strict=True):
+        compute = _Gradients(vae, config.kl_weight, (batch, frames, side), device)
         pool.draw(compute.video, compute.weight)
-        compute.l1.fill_(0.02 if progress > 0.5 else 0.0)
-        sums += step(fit.learning_rate(config.vae_rate, progress))
-        since += 1
-        clock.steps += 1
-        if clock.steps % 10 == 0:
-            progress = clock.progress
-        if clock.steps % 500 == 0 or progress >= 1:
-            log(stage="vae", step=clock.steps, progress=progress, loss=float(sums) / since)
-            sums.zero_()
-            since = 0
+        kind, times = _fastest(vae, compute, opt, device) if device == "cuda" else ("off", {})
+        fused.use(vae, kind)
+        step = fit.Step(compute, params, opt, average, device)
+        log(stage="vae", crop=[frames, side], batch=batch, layers=kind, milliseconds=times)
+        if clock.steps == 0:
+            clock.start_again()  # drawing the pool and compiling are not training
+        while progress < end:
+            pool.draw(compute.video, compute.weight)
+            compute.l1.fill_(0.02 if progress > 0.5 else 0.0)
+            sums += step(fit.learning_rate(config.vae_rate, progress))
+            since += 1
+            clock.steps += 1
+            if clock.steps % 10 == 0:
+                progress = clock.progress
+            if clock.steps % 500 == 0 or progress >= 1:
+                log(stage="vae", step=clock.steps, progress=progress, loss=float(sums) / since)
+                sums.zero_()
+                since = 0
     average.store()
     fused.use(vae, "off")
     psnr = measure_vae(vae, device, 64 if device == "cuda" else 8)

@@ -205,8 +205,10 @@ def test_two_processes_do_the_work_of_one_in_half_of_the_time():
     whole = Config()
     half = whole.share(2)
     assert whole.share(1) == whole
-    for name in ("vae_seconds", "base_seconds", "clips", "vae_batch", "batch"):
+    for name in ("vae_seconds", "base_seconds", "clips", "batch"):
         assert 2 * getattr(half, name) == getattr(whole, name)
+    for part, stage in zip(half.vae_stages, whole.vae_stages, strict=True):
+        assert (*part[:3], 2 * part[3]) == stage
     assert half.expert_seconds == whole.expert_seconds  # each process trains one expert
 
 

@@ -60,7 +60,8 @@ def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text):
     clips = torch.randn(4, 16, 7, 12, 12)
     codes = torch.zeros(4, len(code_classes()), dtype=torch.long)
     ids = torch.ones(4, TEXT_LENGTH, dtype=torch.long)
-    data = Dataset(clips, clips[:2], ids, torch.ones(4, dtype=torch.long), codes, *[clips[0, 0]] * 2)
+    lengths, unit = torch.ones(4, dtype=torch.long), torch.ones(16)
+    data = Dataset(clips, clips[:2], ids, lengths, codes, mean=unit, std=unit)
     model = TextConditioned()
     train_denoiser(
         model, data, Range(0.0, 1.0, 3.0), 1e-9, 1e-3, REHEARSAL, "cpu", lambda **_: None,
