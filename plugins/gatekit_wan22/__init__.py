@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .text_encoder import WanTextEncoder, load_text_encoder
     from .vae import WanVAE, load_vae
     from .variant import WanVariant, WanVariantParams
-    from .variant_gguf import GGUFParams, GGUFVariant
+    from .variant_gguf import GGUFVariant
     from .variant_safetensors import SafetensorsVariant
 
 _HOME = {
@@ -32,13 +32,12 @@ _HOME = {
     "text_encoder": ("WanTextEncoder", "load_text_encoder"),
     "vae": ("WanVAE", "load_vae"),
     "variant": ("WanVariant", "WanVariantParams"),
-    "variant_gguf": ("GGUFParams", "GGUFVariant"),
+    "variant_gguf": ("GGUFVariant",),
     "variant_safetensors": ("SafetensorsVariant",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "GGUFParams",
     "GGUFVariant",
     "Header",
     "SafetensorsVariant",

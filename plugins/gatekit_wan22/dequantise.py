@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     Decoder = Callable[[Tensor], Tensor]
 
+PLAIN = {
+    "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
 CHUNK = 1 << 23  # weights decoded at a time; bounds the intermediates to about 100 MB
 
 
@@ -167,20 +171,32 @@ DECODERS: dict[str, Decoder] = {
 }  # fmt: skip
 
 
+def readable(type_name: str) -> bool:
+    """Whether ``dequantise`` takes a type; imports gguf-py only for one not known here."""
+    return type_name in DECODERS or type_name in PLAIN or type_name in readable_types()
+
+
 def readable_types() -> frozenset[str]:
     """Names of all tensor types that ``dequantise`` takes."""
     from gguf import quants
 
-    return frozenset(DECODERS) | {"F32", "F16", "BF16"} | {t.name for t in quants._type_traits}
+    return frozenset(DECODERS) | set(PLAIN) | {t.name for t in quants._type_traits}
 
 
-def dequantise(data: Tensor, type_name: str, dtype: torch.dtype | None = None) -> Tensor:
+def dequantise(
+    data: Tensor,
+    type_name: str,
+    dtype: torch.dtype | None = None,
+    scale: Tensor | None = None,
+) -> Tensor:
     """Decode the bytes of a tensor.
 
     Args:
         data: uint8, one-dimensional, whole blocks.
-        type_name: GGML's name of the type, such as ``Q5_K``.
+        type_name: GGML's name of the type, such as ``Q5_K``, or safetensors' of an fp8.
         dtype: Result type; None is float32. The arithmetic is in float32 either way.
+        scale: float32, one number, or one for each equal part of the weights (a row), that
+            they are multiplied by before they are rounded to ``dtype``.
 
     Returns:
         One-dimensional tensor on ``data``'s device.
@@ -188,8 +204,12 @@ def dequantise(data: Tensor, type_name: str, dtype: torch.dtype | None = None) -
     import torch
 
     dtype = dtype or torch.float32
-    plain = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}.get(type_name)
-    if plain is not None:
+    if scale is not None:
+        return _scaled_rows(dequantise(data, type_name, _stored_type(type_name)), scale, dtype)
+    if type_name in PLAIN:
+        plain = _stored_type(type_name)
+        if data.storage_offset() % plain.itemsize:  # a writer that does not align its header
+            data = data.clone()
         return data.view(plain).to(dtype)
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
@@ -202,6 +222,31 @@ def dequantise(data: Tensor, type_name: str, dtype: torch.dtype | None = None) -
     for start in range(0, len(blocks), step):
         out[start : start + step] = decode(blocks[start : start + step])
     return out.flatten()
+
+
+def _stored_type(type_name: str) -> torch.dtype:
+    """Torch's type of a stored one; float32 for blocks."""
+    import torch
+
+    return getattr(torch, PLAIN.get(type_name, "float32"))
+
+
+def _scaled_rows(stored: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights times the scale of their row, multiplied in float32, a chunk at a time."""
+    import torch
+
+    rows = scale.numel()
+    width = max(1, stored.numel() // rows)
+    step = CHUNK if rows == 1 else max(1, CHUNK // width) * width
+    out = torch.empty(stored.numel(), dtype=dtype, device=stored.device)
+    for start in range(0, stored.numel(), step):
+        part = stored[start : start + step].float()
+        if rows == 1:
+            out[start : start + step] = part * scale.view(())
+        else:
+            factors = scale.view(-1, 1)[start // width : (start + step) // width]
+            out[start : start + step] = (part.view(-1, width) * factors).flatten()
+    return out
 
 
 def _by_gguf_py(kind: GGMLQuantizationType) -> Decoder:

@@ -29,6 +29,9 @@ class TensorInfo:
         type: ``F32``, ``F16``, ``BF16``, ``Q2_K``, ...
         offset: First byte, from the start of the file.
         nbytes: Bytes stored.
+        file: The file that holds it; None is the header's ``path``.
+        scale: One number, or one a row, that the stored weights are multiplied by.
+        scale_input: The scale of its layer's input, for fp8 arithmetic; reading ignores it.
     """
 
     name: str
@@ -36,6 +39,9 @@ class TensorInfo:
     type: str
     offset: int
     nbytes: int
+    file: Path | None = None
+    scale: TensorInfo | None = None
+    scale_input: TensorInfo | None = None
 
     @property
     def count(self) -> int:
@@ -44,7 +50,7 @@ class TensorInfo:
 
     @property
     def quantised(self) -> bool:
-        """Whether the bytes are blocks that must be decoded."""
+        """Whether the bytes must be decoded before use: GGUF blocks and fp8."""
         return self.type not in FLOAT_TYPES
 
 
@@ -53,10 +59,11 @@ class Header:
     """The header of one file.
 
     Attributes:
-        path: The file.
+        path: The file, or the folder of several.
         format: ``gguf`` or ``safetensors``.
-        file_bytes: Its size.
-        tensors: By name as the file has it.
+        file_bytes: Its size, or the sum of them.
+        tensors: By name as the file has it. Scales are no tensors of their own here: they
+            are in the ``scale`` of what they scale.
         metadata: Key to value; long arrays of a GGUF are left out.
     """
 
@@ -78,8 +85,13 @@ class Header:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of all tensors, without scales."""
         return sum(t.nbytes for t in self.tensors.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold tensors, sorted."""
+        return tuple(sorted({t.file or self.path for t in self.tensors.values()} or {self.path}))
 
 
 def printable(name: str) -> str:
@@ -140,5 +152,6 @@ def read_header(path: str | Path) -> Header:
 
         return read_gguf_header(path)
     from .safetensors_file import read_safetensors_header
+    from .scales import fold_scales
 
-    return read_safetensors_header(path)
+    return fold_scales(read_safetensors_header(path))

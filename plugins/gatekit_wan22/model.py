@@ -149,10 +149,10 @@ def _replace_linear(
     dtype: torch.dtype,
     device: str,
 ) -> None:
-    from .gguf_linear import new_gguf_linear
+    from .stored_linear import new_stored_linear
 
     path = target.removesuffix(".weight")
     owner, _, leaf = path.rpartition(".")
-    blocks = mapped.raw(info).to(device)
-    new = new_gguf_linear(blocks, info.type, info.shape, bias, dtype)
+    stored, scale = mapped.raw(info).to(device), mapped.scale(info, device)
+    new = new_stored_linear(stored, info.type, info.shape, bias, dtype, scale)
     setattr(model.get_submodule(owner), leaf, new)  # an index into a ModuleList is a name too

@@ -184,18 +184,24 @@ def read_sizes(header: Header) -> TransformerSizes:
 
 
 def _compare(header: Header, found: Mapping[str, TensorInfo], sizes: TransformerSizes) -> None:
-    scales = [n for n in found if n.endswith((".scale_weight", ".scale_input"))]
-    if scales or "scaled_fp8" in found:
-        raise WeightsError(
-            "an fp8_scaled file",
-            where=str(header.path),
-            remedy="not in this version; give a GGUF, fp16 or bf16 file",
-        )
     expected = expected_shapes(sizes)
     patch = "patch_embedding.weight"  # converters fold it; only its count must be right
     if patch in found and found[patch].count == prod(expected[patch]):
         found = {**found, patch: replace(found[patch], shape=expected[patch])}
     compare_shapes(header, found, expected)
+
+
+def check_types(header: Header, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise WeightsError for a tensor whose type cannot be read as weights."""
+    from .dequantise import readable
+
+    for tensor in tensors.values():
+        if not readable(tensor.type):
+            raise WeightsError(
+                f"'{printable(tensor.name)}' is {printable(tensor.type)}, which cannot be decoded",
+                where=str(header.path),
+                remedy="give a file of fp32, fp16, bf16, fp8, K, legacy or IQ types",
+            )
 
 
 def compare_shapes(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatekit import VariantFacts, WeightsError
 
 from . import layout_umt5, layout_vae
-from .header import FLOAT_TYPES, Header, TensorInfo, read_header
-from .sizes import few
+from .header import Header, TensorInfo, read_header
+from .sizes import check_types, few
 
 Tensors = dict[str, TensorInfo]
 
@@ -81,16 +81,6 @@ def _numbers(pattern: str, names: Iterable[str]) -> list[int]:
     return sorted({int(m[1]) for name in names if (m := re.match(pattern, name))})
 
 
-def _floats_only(header: Header, tensors: Mapping[str, TensorInfo]) -> None:
-    for tensor in tensors.values():
-        if tensor.type not in FLOAT_TYPES:
-            raise WeightsError(
-                f"'{tensor.name}' is {tensor.type}",
-                where=str(header.path),
-                remedy="this version reads fp32, fp16 and bf16 here",
-            )
-
-
 def vae_tensors(header: Header) -> Tensors:
     """A VAE's tensors by diffusers name, from either layout."""
     return layout_vae.official_to_diffusers(header.tensors)
@@ -134,7 +124,7 @@ def read_vae_sizes(header: Header) -> VAESizes:
         )
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise _refuse(header, what, header.tensors) from error
-    _floats_only(header, tensors)
+    check_types(header, tensors)
     return sizes
 
 
@@ -166,7 +156,7 @@ def read_umt5_sizes(header: Header) -> UMT5Sizes:
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise _refuse(header, "a UMT5 text encoder", header.tensors) from error
-    _floats_only(header, tensors)
+    check_types(header, tensors)
     return sizes
 
 

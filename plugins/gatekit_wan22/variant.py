@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,7 +14,7 @@ from gatekit import InputError, ModelVariant, VariantFacts, VariantParams, Weigh
 from .conditioning import WanConditioning
 from .header import Header, TensorInfo, read_header
 from .precision import COMPUTE_TYPES, check_compute
-from .sizes import TransformerSizes, official_tensors, read_sizes
+from .sizes import TransformerSizes, check_types, official_tensors, read_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +32,11 @@ class WanVariantParams(VariantParams):
     )
     timesteps: Literal["exact", "integer"] = Field(
         "exact", description="t = 1000 sigma as it is, or cut to an integer as Wan's own code does"
+    )
+    keep: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="hold quantised matrices decoded: auto does where they take a quarter of "
+        "free memory",
     )
 
 
@@ -80,9 +84,9 @@ class WanVariant(ModelVariant):
             self._header = header
         return self._header
 
-    @abstractmethod
     def _check_types(self, header: Header) -> None:
         """Raise WeightsError for a tensor type that cannot be read."""
+        check_types(header, header.tensors)
 
     @property
     def sizes(self) -> TransformerSizes:
@@ -103,8 +107,15 @@ class WanVariant(ModelVariant):
         return max(weights, key=lambda name: weights[name])
 
     def resident_bytes(self, header: Header) -> int:
-        """Expected memory when loaded for bf16."""
-        return 2 * header.parameters
+        """Expected memory when loaded for bf16.
+
+        What is quantised stays so, with one decoded matrix beside it; or is decoded, if kept.
+        """
+        if self.params.keep == "always":
+            return 2 * header.parameters
+        tensors = header.tensors.values()
+        stored = sum(t.nbytes if t.quantised else 2 * t.count for t in tensors)
+        return stored + 2 * max((t.count for t in tensors if t.quantised), default=0)
 
     def facts(self) -> VariantFacts:
         """Facts from the header; ``resident_bytes`` is for computing in bf16."""
@@ -147,7 +158,7 @@ class WanVariant(ModelVariant):
 
     def load_options(self) -> Mapping[str, Any]:
         """Keyword arguments for ``load_transformer``."""
-        return {}
+        return {"keep": self.params.keep}
 
     def load(self, device: str, compute: str) -> None:
         """Build the model on ``device``; ScheduleError for a precision it cannot compute in."""

@@ -1,15 +1,16 @@
-"""The variant ``safetensors``: weights in fp32, fp16 or bf16, official or diffusers names."""
+"""The variant ``safetensors``: weights in fp32, fp16, bf16 or fp8, official or diffusers names."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from gatekit import WeightsError
-
-from .header import FLOAT_TYPES, Header
+from .header import Header
 from .variant import WanVariant
 
-_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_NAMES = {
+    "F32": "fp32", "F16": "fp16", "BF16": "bf16",
+    "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
+}  # fmt: skip
 
 
 class SafetensorsVariant(WanVariant):
@@ -18,16 +19,8 @@ class SafetensorsVariant(WanVariant):
     name: ClassVar[str] = "safetensors"
     file_format: ClassVar[str] = "safetensors"
 
-    def _check_types(self, header: Header) -> None:
-        for tensor in header.tensors.values():
-            if tensor.type not in FLOAT_TYPES:
-                raise WeightsError(
-                    f"'{tensor.name}' is {tensor.type}",
-                    where=str(header.path),
-                    remedy="this version reads fp32, fp16 and bf16, and quantised GGUF files",
-                )
-
     def storage(self, header: Header) -> str:
-        """``fp32``, ``fp16`` or ``bf16``."""
+        """``fp32``, ``fp16``, ``bf16``, ``fp8_e4m3fn``, ``fp8_e5m2``; ``_scaled`` with scales."""
         main = super().storage(header)
-        return _NAMES.get(main, main)
+        scaled = any(t.scale for t in header.tensors.values() if t.type == main)
+        return _NAMES.get(main, main) + ("_scaled" if scaled else "")

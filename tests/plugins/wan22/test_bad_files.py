@@ -132,7 +132,6 @@ def edited(wan, **changes):
         ({"text_embedding__0__weight": torch.zeros(0, 32)}, "widths fit no Wan model"),
         ({"text_embedding__0__weight": torch.zeros(256)}, "1 dimensions, not 2"),
         ({"img_emb__proj__0__weight": torch.zeros(4)}, "CLIP branch"),
-        ({"blocks__0__ffn__0__scale_weight": torch.zeros(1)}, "fp8_scaled"),
         ({"head__head__bias": torch.zeros(64, dtype=torch.int32)}, "'head.head.bias' is I32"),
         ({"blocks__999999__x": torch.zeros(1)}, "block 2 of 1000000 is missing"),
     ],

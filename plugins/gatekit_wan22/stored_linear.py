@@ -1,4 +1,4 @@
-"""A linear layer that keeps its GGUF blocks and decodes them when it is used."""
+"""A linear layer that keeps its weight as the file stores it and decodes it when it is used."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ if TYPE_CHECKING:
 
 
 @cache
-def gguf_linear_class() -> type[nn.Module]:
-    """The class ``GGUFLinear``; made on first use because torch takes seconds to import."""
+def stored_linear_class() -> type[nn.Module]:
+    """The class ``StoredLinear``; made on first use because torch takes seconds to import."""
     from torch import nn
 
     from .dequantise import dequantise
 
-    class GGUFLinear(nn.Module):
-        """y = x W^T + b with W stored in blocks; one decoded matrix lives at a time.
+    class StoredLinear(nn.Module):
+        """y = x W^T + b with W in GGUF blocks or fp8; one decoded matrix lives at a time.
 
         Args:
-            blocks: The stored bytes, one-dimensional uint8.
-            type_name: GGML type, such as ``Q2_K``.
+            stored: The stored bytes, one-dimensional uint8.
+            type_name: Type of them, such as ``Q2_K`` or ``F8_E4M3``.
             shape: ``(out, in)``.
             bias: ``[out]`` in the compute type, or None.
             dtype: Compute type; decoding is in float32 whatever it is.
+            scale: float32 ``[1]`` or ``[out]`` that the decoded weight is multiplied by, or None.
         """
 
-        blocks: Tensor
+        stored: Tensor
+        scale: Tensor | None
 
         def __init__(
             self,
-            blocks: Tensor,
+            stored: Tensor,
             type_name: str,
             shape: tuple[int, int],
             bias: Tensor | None,
             dtype: torch.dtype,
+            scale: Tensor | None = None,
         ) -> None:
             super().__init__()
-            self.register_buffer("blocks", blocks, persistent=False)
+            self.register_buffer("stored", stored, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
             self.type_name, self.dtype = type_name, dtype
             self.out_features, self.in_features = shape
             self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
         def decoded(self) -> Tensor:
             """W ``[out, in]`` in the compute type."""
-            weight = dequantise(self.blocks, self.type_name, self.dtype)
+            weight = dequantise(self.stored, self.type_name, self.dtype, self.scale)
             return weight.view(self.out_features, self.in_features)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +59,9 @@ def gguf_linear_class() -> type[nn.Module]:
         def extra_repr(self) -> str:
             return f"{self.in_features} -> {self.out_features}, {self.type_name}"
 
-    return GGUFLinear
+    return StoredLinear
 
 
-def new_gguf_linear(*args: Any) -> nn.Module:
-    """Make a ``GGUFLinear``; the arguments are its."""
-    return gguf_linear_class()(*args)
+def new_stored_linear(*args: Any) -> nn.Module:
+    """Make a ``StoredLinear``; the arguments are its."""
+    return stored_linear_class()(*args)
