@@ -18,6 +18,7 @@ from gatekit_samplers.euler_ancestral import EulerAncestral
 from gatekit_samplers.heun import Heun
 from gatekit_samplers.ipndm import IPNDM
 from gatekit_samplers.lcm import LCM
+from gatekit_samplers.lms import LMS
 from gatekit_samplers.polish import Polish
 from gatekit_samplers.res_2m import RES2M
 from gatekit_samplers.res_2s import RES2S
@@ -38,6 +39,7 @@ SAMPLERS: tuple[type[Sampler], ...] = (
     AB2,
     AB3,
     IPNDM,
+    LMS,
     DEIS,
     DPMpp2M,
     DPMpp3M,
