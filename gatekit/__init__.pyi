@@ -21,6 +21,7 @@ from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
 from .params import (
+    AdjustParams,
     FamilyParams,
     GridParams,
     GuidanceParams,
@@ -45,6 +46,7 @@ from .variant import Conditioning, ModelVariant, Precision, VariantFacts
 __version__: str
 
 __all__ = [
+    "AdjustParams",
     "Auto",
     "Cancelled",
     "Carry",

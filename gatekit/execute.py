@@ -216,10 +216,11 @@ class _Execution:
                     where=f"phase {phase.name}",
                     remedy="use another guidance in that phase",
                 )
-        passes = [0]
+        passes, plan = [0], self.plan
 
         def open_model() -> Evaluate:
             self.progress.doing(f"loading {phase.variant}")
+            plan.variants[phase.variant].adjust(phase.params)
             variant = residency.acquire(phase.variant, phase.compute)
             self.progress.doing(phase.name)
 

@@ -66,18 +66,26 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
         f"  model {phase.variant} ({storage}, computed in {phase.compute}), "
         f"guidance {arguments(phase.guidance.name, phase.guidance.params)}",
     ]
+    if adjust := _adjust(plan, phase):
+        lines.append("  adjusted: " + ", ".join(f"{k} {v}" for k, v in adjust.items()))
     if not first:
         lines.append(f"  history: {arguments(phase.history.name, phase.history.params)}")
     return lines
+
+
+def _adjust(plan: Plan, phase: PlannedPhase) -> dict[str, Any]:
+    """What the phase changes in its variant, as its schedule says."""
+    (entry,) = (p for p in plan.schedule.phases if p.name == phase.name)
+    return entry.adjust
 
 
 def file_lines(plan: Plan) -> list[str]:
     """Every weight file: found where, how large, how many bits a weight."""
     lines: list[str] = []
     for key, variant in plan.variants.items():
-        for path in variant.files():
-            facts = plan.facts.get(key)
-            about = "MISSING"
+        for i, path in enumerate(variant.files()):
+            facts = plan.facts.get(key) if i == 0 else None
+            about = size(_bytes(path)) if path.exists() else "MISSING"
             if facts is not None:
                 about = f"{facts.storage}, {size(facts.file_bytes)}, "
                 about += f"{facts.bits_per_weight:.2f} bits a weight, "
@@ -176,6 +184,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {
                 "name": p.name,
                 "variant": p.variant,
+                "adjust": _adjust(plan, p),
                 "sampler": {"use": p.sampler.name, **p.sampler.params.model_dump(mode="json")},
                 "strategy": {"use": p.strategy.name, **p.strategy.params.model_dump(mode="json")},
                 "guidance": {"use": p.guidance.name, **p.guidance.params.model_dump(mode="json")},

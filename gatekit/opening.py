@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit.device import check_device, default_device, kind_of
 from gatekit.errors import InputError
-from gatekit.lookup import finder, missing_error
+from gatekit.filefields import place_files
+from gatekit.lookup import MissingFile, finder, missing_error
 from gatekit.registry import registry
 from gatekit.validate import validated
-from gatekit.yamlsource import Source
+from gatekit.yamlsource import KeyPath, Source
 
 if TYPE_CHECKING:
     from gatekit.variant import ModelVariant
@@ -37,14 +39,19 @@ def open_variant(
     if "use" not in spec:
         raise InputError("a variant needs 'use'", value=dict(spec), remedy="such as 'gguf'")
     cls = registry().variant(family_cls, spec["use"], where="use")
-    data = {key: value for key, value in spec.items() if key != "use"}
+    data = copy.deepcopy({key: value for key, value in spec.items() if key != "use"})
     files = finder(None, None, family_cls.model_dirs())
-    for name in cls.file_fields:
-        if isinstance(data.get(name), str | Path):
-            found = files.find(data[name])
-            if found is None:
-                raise missing_error([files.missing(data[name], name)])
-            data[name] = str(found)
+    missing: list[MissingFile] = []
+
+    def find(name: str, at: KeyPath) -> Path | None:
+        path = files.find(name)
+        if path is None:
+            missing.append(files.missing(name, ".".join(map(str, at))))
+        return path
+
+    place_files(data, cls.file_fields, find)
+    if missing:
+        raise missing_error(missing)
     variant = cls(validated(cls.Params, data, Source("variant"), (), ("use",)))
     variant.facts()
     device = device or default_device()

@@ -23,6 +23,10 @@ class VariantParams(Params):
     """Parameters of a model variant: ``variants.*``."""
 
 
+class AdjustParams(Params):
+    """What a phase may change in its variant: ``phases[].adjust``. No keys: nothing."""
+
+
 class FamilyParams(Params):
     """Parameters of a model family: ``family``."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gatekit.guidance import Guidance
     from gatekit.history import HistoryPolicy
     from gatekit.lookup import MissingFile
+    from gatekit.params import VariantParams
     from gatekit.phase import Phase
     from gatekit.sampler import Sampler
     from gatekit.schedule import Schedule
@@ -34,6 +35,7 @@ class PlannedPhase:
         sigmas: From the phase's start to its end, both included.
         field: Stable name of what predicts: weights, LoRAs, arithmetic, guidance.
         boundary: How its end was given, and what it became.
+        params: The variant's parameters as this phase has them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class PlannedPhase:
     sigmas: tuple[float, ...]
     field: str
     boundary: Boundary
+    params: VariantParams
 
 
 @dataclass(frozen=True)

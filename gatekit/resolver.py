@@ -12,6 +12,7 @@ from gatekit.boundaries import placed, slices
 from gatekit.device import check_name, default_device, kind_of
 from gatekit.errors import GatekitError, InputError, ScheduleError, UserError
 from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
+from gatekit.filefields import place_files, without_files
 from gatekit.identity import field_of
 from gatekit.lookup import Finder, MissingFile, finder, missing_error
 from gatekit.path import as_path
@@ -20,6 +21,7 @@ from gatekit.registry import registry
 from gatekit.validate import validated
 
 if TYPE_CHECKING:
+    from gatekit.params import VariantParams
     from gatekit.schedule import Component, PhaseEntry, Schedule, Use
     from gatekit.sigmas import SigmaGrid
     from gatekit.variant import ModelVariant, VariantFacts
@@ -89,6 +91,8 @@ class _Resolver:
             self._phase(i, phase, sigmas, parts.boundaries[i], variants, family, device)
             for i, (phase, sigmas) in enumerate(zip(schedule.phases, parts.sigmas, strict=True))
         )
+        for key, variant in variants.items():
+            variant.phases = tuple(p.params for p in phases if p.variant == key)
         facts = self._facts(variants)
         self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
@@ -215,24 +219,22 @@ class _Resolver:
         at: KeyPath = ("variants", key)
         cls = registry().variant(family, use.use, where=self.schedule.source.where((*at, "use")))
         data = copy.deepcopy(use.params)
-        for name in cls.file_fields:
-            self._place_files(data, name.split("."), at, files)
+        place_files(data, cls.file_fields, lambda name, key: self._found(name, (*at, *key), files))
         return cls(validated(cls.Params, data, self.schedule.source, at, ("use",)))
 
-    def _place_files(self, data: Any, parts: list[str], at: KeyPath, files: Finder) -> None:
-        """Replace file names under a dotted field by absolute paths, through lists."""
-        if isinstance(data, list):
-            for i, entry in enumerate(cast(list[Any], data)):
-                self._place_files(entry, parts, (*at, i), files)
-            return
-        if not isinstance(data, dict) or parts[0] not in data:
-            return
-        keys = cast(dict[str, Any], data)
-        name, at = parts[0], (*at, parts[0])
-        if len(parts) > 1:
-            self._place_files(keys[name], parts[1:], at, files)
-        elif isinstance(keys[name], str):
-            keys[name] = str(self._found(keys[name], at, files) or keys[name])
+    def _adjusted(self, variant: ModelVariant, phase: PhaseEntry, at: KeyPath) -> VariantParams:
+        """The variant's parameters in a phase."""
+        if not phase.adjust:
+            return variant.params
+        source = self.schedule.source
+        if not variant.Adjust.model_fields:
+            raise ScheduleError(
+                f"variant {phase.variant!r} has nothing that a phase can change",
+                where=source.where(at, key=True),
+                remedy="take 'adjust' out, or use a variant of its own for this phase",
+            )
+        adjust = validated(variant.Adjust, phase.adjust, source, at)
+        return placed(self.schedule, at, lambda: variant.adjusted(adjust))
 
     def _phase(
         self,
@@ -250,12 +252,10 @@ class _Resolver:
         compute = phase.compute or default
         variant = variants[phase.variant]
         files = [f for f in variant.files() if f.exists()]
-        params = variant.params.model_dump(mode="json")
-        for name in variant.file_fields:
-            _drop(params, name.split("."))
+        params = self._adjusted(variant, phase, (*at, "adjust"))
         field_name = field_of(
             f"{variant.family}/{variant.name}",
-            params,
+            without_files(params.model_dump(mode="json"), variant.file_fields),
             files or [Path(f.name) for f in variant.files()],
             compute,
             {"use": guidance.name, **guidance.params.model_dump(mode="json")},
@@ -271,6 +271,7 @@ class _Resolver:
             sigmas=sigmas,
             field=field_name,
             boundary=boundary,
+            params=params,
         )
 
     def _facts(self, variants: Mapping[str, ModelVariant]) -> dict[str, VariantFacts]:
@@ -294,15 +295,3 @@ def relocated(exc: UserError, at: str) -> GatekitError:
     """The same error, with the place in the schedule before its own."""
     where = f"{at}: {exc.where}" if exc.where else at
     return type(exc)(exc.message, where=where, value=exc.value, remedy=exc.remedy)
-
-
-def _drop(data: Any, parts: list[str]) -> None:
-    if isinstance(data, list):
-        for entry in cast(list[Any], data):
-            _drop(entry, parts)
-    elif isinstance(data, dict) and parts[0] in data:
-        keys = cast(dict[str, Any], data)
-        if len(parts) > 1:
-            _drop(keys[parts[0]], parts[1:])
-        else:
-            del keys[parts[0]]

@@ -161,6 +161,7 @@ class PhaseEntry(Model):
     name: str = Field(pattern=NAME)
     until: Annotated[Until | None, BeforeValidator(as_sigma)] = None
     variant: str
+    adjust: dict[str, Any] = {}
     sampler: Named
     strategy: Annotated[Use, default_use("grid")] = Use(use="grid")
     guidance: Annotated[Use, default_use("none")] = Use(use="none")

@@ -41,6 +41,7 @@ def _whole(known: Registry) -> dict[str, Any]:
     phase["guidance"] = _choice(known.guidance.values())
     phase["history"] = _choice(known.history.values())
     phase["sigmas"] = _choice(known.sigmas.values())
+    phase["adjust"] = {"anyOf": _adjusts(known)}
     until = next(form for form in phase["until"]["anyOf"] if form.get("type") == "object")
     phase["until"] = {
         "anyOf": [
@@ -85,6 +86,24 @@ def _with_params(cls: type[Any], core: dict[str, Any]) -> dict[str, Any]:
         "description": (cls.__doc__ or "").strip().split("\n")[0],
         "properties": {"use": {"const": cls.name}, **core, **params.get("properties", {})},
         "required": ["use", *params.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def _adjusts(known: Registry) -> list[dict[str, Any]]:
+    """What a phase may change in its variant: each distinct ``Adjust``."""
+    classes = dict.fromkeys(cls.Adjust for cls in known.variants.values())
+    return [_mapping(cls) for cls in sorted(classes, key=lambda c: c.__qualname__)]
+
+
+def _mapping(cls: type[Any]) -> dict[str, Any]:
+    raw = cls.model_json_schema()
+    params = _inlined(raw, raw.pop("$defs", {}), ())
+    return {
+        "type": "object",
+        "description": (cls.__doc__ or "").strip().split("\n")[0],
+        "properties": params.get("properties", {}),
+        "required": params.get("required", []),
         "additionalProperties": False,
     }
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gatekit.params import VariantParams
+from gatekit.errors import InputError
+from gatekit.params import AdjustParams, VariantParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,17 +70,47 @@ class ModelVariant(ABC):
         family: Name of the family it belongs to; a family derived from that one
             (by subclassing) may use it too.
         Params: Its parameters. File-valued fields are named in ``file_fields``.
-        file_fields: Dotted fields of Params that hold file names; the plan replaces
-            them by absolute paths (a missing file is reported there, once).
+        file_fields: Dotted fields of Params that hold file names, through lists too
+            (``loras.file``); the plan replaces them by absolute paths (a missing file is
+            reported there, once).
+        Adjust: What a phase may change, without loading the weights again, in ``adjust``.
+
+    Attributes:
+        params: Its parameters.
+        phases: Its parameters as every phase of the plan has them, for a variant that
+            prepares for what it will have to change; empty where there is no plan.
     """
 
     name: ClassVar[str]
     family: ClassVar[str]
     Params: ClassVar[type[VariantParams]] = VariantParams
     file_fields: ClassVar[tuple[str, ...]] = ("file",)
+    Adjust: ClassVar[type[AdjustParams]] = AdjustParams
+    phases: tuple[VariantParams, ...] = ()
 
     def __init__(self, params: VariantParams) -> None:
         self.params = params
+
+    def adjusted(self, adjust: AdjustParams) -> VariantParams:
+        """The parameters in a phase that says ``adjust``: what predicts there, and its field.
+
+        Called at plan time, where ``adjust`` changes something. Raises ScheduleError (without
+        place; the plan adds it) for what it cannot be.
+        """
+        return self.params
+
+    def adjust(self, params: VariantParams) -> None:
+        """Predict as ``params`` say from now on: those of ``adjusted``, or its own.
+
+        What is loaded changes in place; what is not will be loaded so. Called before each
+        phase, so it must cost nothing where nothing changes. Raises InputError for a variant
+        whose predictions are fixed.
+        """
+        if params != self.params:
+            raise InputError(
+                f"variant {self.name!r} cannot change while loaded",
+                remedy="use two variants, or implement 'adjust'",
+            )
 
     @abstractmethod
     def facts(self) -> VariantFacts:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from gatekit import (
+    AdjustParams,
     Conditioning,
     FamilyParams,
     InputError,
@@ -77,6 +78,11 @@ class NumberParams(VariantParams):
     file: Path
     expert: Literal["high", "low"] | None = None
     loras: list[dict[str, Any]] = Field(default_factory=list)
+    gain: float = 1.0
+
+
+class NumberAdjust(AdjustParams):
+    gain: float = Field(1.0, ge=0)
 
 
 class Number(ModelVariant):
@@ -86,10 +92,21 @@ class Number(ModelVariant):
     family: ClassVar[str] = "fake"
     Params = NumberParams
     file_fields: ClassVar[tuple[str, ...]] = ("file", "loras.file")
+    Adjust = NumberAdjust
 
     def __init__(self, params):
         super().__init__(params)
-        self._loaded, self._gain = None, 0.0
+        self._loaded, self._gain, self._now = None, 0.0, params
+
+    def adjusted(self, adjust):
+        if adjust.gain > 9:
+            raise ScheduleError("gain above 9", value=adjust.gain, remedy="use less")
+        return self.params.model_copy(update={"gain": adjust.gain})
+
+    def adjust(self, params):
+        if params != self._now:
+            LOG.append(f"adjust {self.params.file.stem} {params.gain:g}")
+        self._now = params
 
     def _read(self):
         try:
@@ -121,7 +138,7 @@ class Number(ModelVariant):
 
     def velocity(self, x, sigma, conditioning):
         assert self._loaded is not None
-        return (x - self._gain * x.tanh() - conditioning.value) / max(sigma, 1e-3)
+        return (x - self._now.gain * self._gain * x.tanh() - conditioning.value) / max(sigma, 1e-3)
 
 
 @hookimpl

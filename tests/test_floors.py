@@ -21,7 +21,7 @@ FLOORS = {
     3: ("schedule", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "explain", "identity"),
-        *("device", "schema"),
+        *("device", "schema", "filefields"),
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening"),

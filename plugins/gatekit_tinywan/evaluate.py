@@ -55,6 +55,7 @@ def generate(
             return [variant.velocity(x, sigma, conditionings[name]) for name in names]
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
+            variant.adjust(phase.params)
             variant.load(device, phase.compute)
             earlier = memory.pop(phase.field, {})
             memory.clear()
