@@ -186,7 +186,7 @@ class _Execution:
         folder = self.folder
         began = time.perf_counter()
         try:
-            return run_stages(
+            trajectory = run_stages(
                 stages,
                 x.to(plan.device),
                 noise=noise,
@@ -198,6 +198,9 @@ class _Execution:
                 hooks=registry().manager.hook,
                 plan=plan,
             )
+            last = trajectory.state
+            known = conditionings[plan.phases[-1].guidance.needs[0]].with_known
+            return replace(trajectory, state=replace(last, x=known(last.x)))
         finally:
             residency.release()
             self.timings["steps"] = time.perf_counter() - began
@@ -217,6 +220,7 @@ class _Execution:
                     remedy="use another guidance in that phase",
                 )
         passes, plan = [0], self.plan
+        known = conditionings[phase.guidance.needs[0]].with_known
 
         def open_model() -> Evaluate:
             self.progress.doing(f"loading {phase.variant}")
@@ -230,7 +234,7 @@ class _Execution:
 
             def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
                 velocity, memory = phase.guidance.velocity(predict, x, sigma, memory)
-                return x - sigma * velocity, memory
+                return known(x - sigma * velocity), memory
 
             return evaluate
 

@@ -36,6 +36,13 @@ class Precision:
 class Conditioning:
     """What a model is conditioned on besides ``(x, sigma)``; each family subclasses it."""
 
+    def with_known(self, denoised: Tensor) -> Tensor:
+        """Put what is known of x0 into a prediction of it; called after guidance.
+
+        Whatever the sampler, a part that is known stays on the path from noise to itself.
+        """
+        return denoised
+
 
 @dataclass(frozen=True)
 class VariantFacts:

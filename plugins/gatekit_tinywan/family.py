@@ -25,8 +25,8 @@ class TinyWanFamily(WanFamily):
 
     name: ClassVar[str] = "tinywan"
     Params: ClassVar[type[FamilyParams]] = TinyWanParams
-    negative_prompt: ClassVar[str] = ""
-    video: ClassVar[Mapping[str, float]] = {"width": 96, "height": 96, "frames": 25, "fps": 16}
+    negative_prompt: str = ""
+    video: Mapping[str, float] = {"width": 96, "height": 96, "frames": 25, "fps": 16}
 
     @classmethod
     def model_dirs(cls) -> tuple[Path, ...]:

@@ -16,17 +16,31 @@ MASK_CHANNELS = 4
 
 @dataclass(frozen=True, eq=False)
 class WanConditioning(Conditioning):
-    """Text embeddings, and mask and condition of a first frame.
+    """Text embeddings, and a first frame: as mask and condition, or as it is.
 
     Attributes:
         text: ``[B, L, d]`` float32, exactly the tokens that cross-attention sees: Wan was
             trained on 512, zeros after the prompt (``pad_text``).
         image: ``[B, 4 + 16, T, H, W]`` float32 in latent resolution, mask first
             (``image_condition``); None for text-to-video.
+        first_frame: ``[B, z, 1, H, W]`` float32, the normalised latent of the first frame, for
+            a model that takes it in the place of noise (TI2V-5B). The model sees it clean, at
+            timestep 0, whatever the state holds there, and predicts it.
     """
 
     text: Tensor
     image: Tensor | None = None
+    first_frame: Tensor | None = None
+
+    def with_known(self, denoised: Tensor) -> Tensor:
+        """``denoised`` with the first frame's latent, bit for bit, in its place."""
+        import torch
+
+        if self.first_frame is None:
+            return denoised
+        known = self.first_frame.to(denoised.device, denoised.dtype)
+        known = known.expand(denoised.shape[0], -1, -1, -1, -1)
+        return torch.cat([known, denoised[:, :, known.shape[2] :]], dim=2)
 
 
 def pad_text(text: Tensor, length: int = TEXT_LENGTH) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from gatekit import (
     Components,
@@ -42,44 +42,49 @@ class WanFamilyParams(FamilyParams):
     """Keys of ``family`` besides ``use``."""
 
     task: Literal["t2v-a14b", "i2v-a14b", "ti2v-5b"] = Field(
-        "t2v-a14b", description="text to video, or image to video"
+        "t2v-a14b",
+        description="text to video, image to video, or, with the 5B model, either",
     )
-
-    @field_validator("task")
-    @classmethod
-    def _supported(cls, task: str) -> str:
-        if task == "ti2v-5b":
-            raise ValueError("ti2v-5b is not in this version; use t2v-a14b or i2v-a14b")
-        return task
 
 
 class WanFamily(ModelFamily):
-    """Wan 2.2 A14B; a family of the same architecture subclasses it.
+    """Wan 2.2; a family of the same architecture subclasses it.
 
-    Class attributes:
+    Attributes, of the class but where the task ``ti2v-5b`` sets its own:
         z_dim: Latent channels.
         spatial_stride: Pixels a latent pixel, each way.
         temporal_stride: Frames a latent frame, after the first.
         size_multiple: What width and height must be multiples of.
         negative_prompt: Where none is given.
         video: Values for keys of ``video`` left out.
+        image_as: Whether a first frame goes in as mask and condition (``channels``), or as
+            latent frame 0 itself (``frame``: the 5B model).
     """
 
     name: ClassVar[str] = "wan22"
     Params: ClassVar[type[FamilyParams]] = WanFamilyParams
     path: ClassVar[str] = "flow"
-    z_dim: ClassVar[int] = 16
-    spatial_stride: ClassVar[int] = 8
-    temporal_stride: ClassVar[int] = 4
-    size_multiple: ClassVar[int] = 16
-    negative_prompt: ClassVar[str] = NEGATIVE_PROMPT
-    video: ClassVar[Mapping[str, float]] = {"width": 832, "height": 480, "frames": 81, "fps": 16}
+    z_dim: int = 16
+    spatial_stride: int = 8
+    temporal_stride: int = 4
+    size_multiple: int = 16
+    negative_prompt: str = NEGATIVE_PROMPT
+    video: Mapping[str, float] = {"width": 832, "height": 480, "frames": 81, "fps": 16}
+    image_as: Literal["channels", "frame"] = "channels"
+
+    def __init__(self, params: FamilyParams, components: Components) -> None:
+        super().__init__(params, components)
+        if self._task == "ti2v-5b":
+            self.z_dim, self.spatial_stride, self.size_multiple = 48, 16, 32
+            self.video = {"width": 1280, "height": 704, "frames": 121, "fps": 24}
+            self.image_as = "frame"
 
     @property
     def image_use(self) -> Literal["never", "required", "optional"]:
         """Whether an image goes in; ``optional`` makes mask and condition zeros without one."""
-        task = getattr(self.params, "task", "t2v-a14b")
-        return "required" if task.startswith("i2v") else "never"
+        if self._task == "ti2v-5b":
+            return "optional"
+        return "required" if self._task == "i2v-a14b" else "never"
 
     @classmethod
     def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
@@ -128,7 +133,8 @@ class WanFamily(ModelFamily):
             )
         if inputs.image is not None and self.image_use == "never":
             raise InputError(
-                f"task {self._task} takes no image", remedy="leave it out, or use i2v-a14b"
+                f"task {self._task} takes no image",
+                remedy="leave it out, or use i2v-a14b or ti2v-5b",
             )
         if inputs.image is not None:
             from .image import check_image
@@ -157,7 +163,7 @@ class WanFamily(ModelFamily):
                 f"family '{self.name}' needs {self.z_dim}, {self.spatial_stride} and "
                 f"{self.temporal_stride}",
                 where=str(self._file("vae")),
-                remedy="give the VAE of Wan 2.1",
+                remedy=f"give the VAE of Wan {'2.2' if self.z_dim == 48 else '2.1'}",
             )
 
     def check_variant(self, variant: ModelVariant, compute: str) -> None:
@@ -179,9 +185,10 @@ class WanFamily(ModelFamily):
                 f"the model has {sizes.out_channels} latent channels, the family '{self.name}' "
                 f"{self.z_dim}",
                 where=where,
-                remedy="use a model of this family",
+                remedy="use a model of this task: 16 channels are A14B's, 48 are TI2V-5B's",
             )
-        if bool(sizes.image_channels) != (self.image_use != "never"):
+        by_channels = self.image_use != "never" and self.image_as == "channels"
+        if bool(sizes.image_channels) != by_channels:
             kind = "an image-to-video" if sizes.image_channels else "a text-to-video"
             raise WeightsError(
                 f"{kind} model, but the task is {self._task}",
@@ -225,31 +232,36 @@ class WanFamily(ModelFamily):
         del encoder
         give_back(device)
         image = self.encode_image(inputs.image, video, device)
+        given = {"first_frame" if self.image_as == "frame" else "image": image}
         return {
-            name: WanConditioning(text=text[i : i + 1], image=image)
+            name: WanConditioning(text=text[i : i + 1], **given)
             for i, name in enumerate(("positive", "negative"))
         }
 
     def encode_image(self, image: Any, video: VideoSpec, device: str) -> Tensor | None:
-        """Mask and condition ``[1, 4 + z, T, h, w]`` of a first frame; None where there is none."""
+        """Mask and condition ``[1, 4 + z, T, h, w]`` of a first frame; None where there is none.
+
+        Where the model takes it as latent frame 0 (``image_as``): ``[1, z, 1, h, w]``.
+        """
         import torch
 
         from .image import fit, to_tensor
         from .memory import give_back
 
         if image is None:
-            if self.image_use != "optional":
+            if self.image_use != "optional" or self.image_as == "frame":
                 return None
             z, *rest = self.latent_shape(video)
             return torch.zeros(1, 4 + z, *rest, device=device)
         frame = fit(to_tensor(image), video.width, video.height) * 2.0 - 1.0
-        clip = torch.zeros(1, 3, video.frames, video.height, video.width)
+        frames = 1 if self.image_as == "frame" else video.frames
+        clip = torch.zeros(1, 3, frames, video.height, video.width)
         clip[0, :, 0] = frame
         vae = self.open_vae(device)
         encoded = vae.encode(clip).to(device)
         del vae
         give_back(device)
-        return image_condition(encoded, video.frames)
+        return encoded if self.image_as == "frame" else image_condition(encoded, video.frames)
 
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
         """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""
@@ -259,7 +271,7 @@ class WanFamily(ModelFamily):
         frames = vae.decode(latent[None])[0].cpu()
         del vae
         give_back(device)
-        return ((frames + 1.0) / 2.0).permute(1, 2, 3, 0).contiguous()
+        return frames.add_(1.0).div_(2.0).permute(1, 2, 3, 0).contiguous()
 
     def open_text_encoder(self, device: str) -> WanTextEncoder:
         """The text encoder, loaded where its section says."""

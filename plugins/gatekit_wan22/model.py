@@ -78,18 +78,24 @@ def embed_time_and_text(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The condition embedder's forward with the time in float32, its sinusoid in float64.
 
-    Stands in for diffusers' own, which rounds the time embedding to the compute type.
+    Stands in for diffusers' own, which rounds the time embedding to the compute type. Where
+    each token has its own time, what few times there are, are embedded once each; such times
+    come on the CPU, so that looking for them does not wait for the device.
     """
     import torch
 
     half = FREQ_DIM // 2
-    steps = torch.arange(half, dtype=torch.float64, device=timestep.device)
-    angles = torch.outer(timestep.double().flatten(), 10000.0 ** (-steps / half))
-    wave = torch.cat([angles.cos(), angles.sin()], dim=1).float()
+    device, where = encoder_hidden_states.device, None
     if timestep_seq_len is not None:
-        wave = wave.unflatten(0, (-1, timestep_seq_len))
+        timestep, where = timestep.unique(return_inverse=True)
+    steps = torch.arange(half, dtype=torch.float64, device=device)
+    angles = torch.outer(timestep.to(device).double(), 10000.0 ** (-steps / half))
+    wave = torch.cat([angles.cos(), angles.sin()], dim=1).float()
     time = embedder.time_embedder(wave)
     modulation = embedder.time_proj(embedder.act_fn(time))
+    if where is not None:
+        where = where.to(device).view(-1, timestep_seq_len)
+        time, modulation = time[where], modulation[where]
     return time, modulation, embedder.text_embedder(encoder_hidden_states), None
 
 

@@ -42,6 +42,11 @@ class TransformerSizes:
         """Channels that a first frame fills: mask and condition. 0 for text-to-video."""
         return self.in_channels - self.out_channels
 
+    @property
+    def takes_first_frame(self) -> bool:
+        """Whether it was trained on clean first frames in its state: TI2V-5B, told by z 48."""
+        return self.in_channels == self.out_channels == 48
+
     def __str__(self) -> str:
         return (
             f"wan {self.layers} layers x {self.dim} ({self.heads} heads, ffn {self.ffn_dim}), "

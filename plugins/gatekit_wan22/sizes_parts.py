@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ Tensors = dict[str, TensorInfo]
 
 @dataclass(frozen=True)
 class VAESizes:
-    """Sizes of a VAE of the 2.1 layout.
+    """Sizes of a VAE of Wan 2.1 or 2.2.
 
     Attributes:
         base_dim: Channels at full resolution, encoder.
@@ -27,6 +28,8 @@ class VAESizes:
         dim_mult: Width of each resolution, in base_dim.
         res_blocks: Residual blocks a resolution.
         down_in_time: For each step down in resolution, whether time is halved too.
+        residual: Whether each resolution has a shortcut around it (2.2).
+        patch: Pixels, each way, that become channels before the first layer (2 in 2.2).
     """
 
     base_dim: int
@@ -35,15 +38,18 @@ class VAESizes:
     dim_mult: tuple[int, ...]
     res_blocks: int
     down_in_time: tuple[bool, ...]
+    residual: bool = False
+    patch: int = 1
 
     def __str__(self) -> str:
         stride = f"{self.temporal_stride}x{self.spatial_stride}x{self.spatial_stride}"
-        return f"Wan VAE, z {self.z_dim}, stride {stride}, base {self.base_dim}"
+        kind = "2.2" if self.residual else "2.1"
+        return f"Wan VAE ({kind}), z {self.z_dim}, stride {stride}, base {self.base_dim}"
 
     @property
     def spatial_stride(self) -> int:
         """Pixels a latent pixel, each way."""
-        return 2 ** (len(self.dim_mult) - 1)
+        return self.patch * 2 ** (len(self.dim_mult) - 1)
 
     @property
     def temporal_stride(self) -> int:
@@ -90,42 +96,58 @@ def read_vae_sizes(header: Header) -> VAESizes:
     """Sizes of the VAE in a file.
 
     Raises:
-        WeightsError: The file holds no VAE of the 2.1 layout.
+        WeightsError: The file holds no VAE of Wan 2.1 or 2.2.
     """
-    what, tensors = "a Wan VAE (2.1)", vae_tensors(header)
-    if any(re.match(r"(encoder\.downsamples|decoder\.upsamples)\.\d+\.\w+samples\.", n)
-           or ".down_blocks.0.resnets." in n for n in header.tensors):  # fmt: skip
-        raise WeightsError(
-            "a Wan 2.2 VAE (z 48), which belongs to TI2V-5B",
-            where=str(header.path),
-            remedy="not in this version; the A14B models use the VAE of Wan 2.1",
-        )
+    tensors = vae_tensors(header)
+    residual = layout_vae.is_grouped(tensors)
+    widths = _grouped_widths if residual else _flat_widths
     try:
-        widths: list[int] = []
-        in_time: list[bool] = []
-        blocks = 0
-        for i in _numbers(r"encoder\.down_blocks\.(\d{1,4})\.", tensors):
-            block = f"encoder.down_blocks.{i}"
-            if f"{block}.resample.1.weight" in tensors:
-                in_time.append(f"{block}.time_conv.weight" in tensors)
-                continue
-            if len(widths) == len(in_time):
-                widths.append(tensors[f"{block}.conv2.weight"].shape[0])
-            blocks += len(widths) == 1
-        base = tensors["encoder.conv_in.weight"].shape[0]
-        mult = tuple(width // base for width in widths)
+        found, blocks, in_time = widths(tensors)
+        base, channels = tensors["encoder.conv_in.weight"].shape[:2]
+        mult = tuple(width // base for width in found)
         sizes = VAESizes(
             base_dim=base,
             decoder_base_dim=tensors["decoder.norm_out.gamma"].shape[0] // mult[0],
             z_dim=tensors["post_quant_conv.weight"].shape[0],
             dim_mult=mult,
             res_blocks=blocks,
-            down_in_time=tuple(in_time),
+            down_in_time=in_time,
+            residual=residual,
+            patch=max(1, math.isqrt(channels // 3)),
         )
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise _refuse(header, what, header.tensors) from error
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise _refuse(header, "a Wan VAE", header.tensors) from error
     check_types(header, tensors)
     return sizes
+
+
+Widths = tuple[list[int], int, tuple[bool, ...]]
+
+
+def _flat_widths(tensors: Tensors) -> Widths:
+    """Width of each resolution, residual blocks in one, and where time is halved; of 2.1."""
+    widths: list[int] = []
+    in_time: list[bool] = []
+    blocks = 0
+    for i in _numbers(r"encoder\.down_blocks\.(\d{1,4})\.", tensors):
+        block = f"encoder.down_blocks.{i}"
+        if f"{block}.resample.1.weight" in tensors:
+            in_time.append(f"{block}.time_conv.weight" in tensors)
+            continue
+        if len(widths) == len(in_time):
+            widths.append(tensors[f"{block}.conv2.weight"].shape[0])
+        blocks += len(widths) == 1
+    return widths, blocks, tuple(in_time)
+
+
+def _grouped_widths(tensors: Tensors) -> Widths:
+    """The same, of 2.2."""
+    groups = _numbers(r"encoder\.down_blocks\.(\d{1,4})\.", tensors)
+    names = [f"encoder.down_blocks.{i}" for i in groups]
+    widths = [tensors[f"{name}.resnets.0.conv2.weight"].shape[0] for name in names]
+    blocks = len(_numbers(r"encoder\.down_blocks\.0\.resnets\.(\d{1,4})\.", tensors))
+    in_time = tuple(f"{name}.downsampler.time_conv.weight" in tensors for name in names[:-1])
+    return widths, blocks, in_time
 
 
 def umt5_tensors(header: Header) -> Tensors:

@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit import InputError, WeightsError
 
 from .header import Header, read_header
+from .latent_statistics import statistics
 from .sizes import compare_shapes
 from .sizes_parts import VAESizes, read_vae_sizes, vae_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger("gatekit.wan22")
-
-# Per channel, of Wan's VAE 2.1: a latent is (posterior mean - MEAN) / STD.
-MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)  # fmt: skip
-STD = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
-
 # Up to this many values at full resolution (pixels x base channels x frames), all frames go
 # through at once; beyond it, in cached chunks of four. Fixed, so that a rerun has the same bits.
 WHOLE_CLIP = 1 << 24
-
-
-def _statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel: the file's own, or Wan's; 0 and 1 for other widths."""
-    found = []
-    for key, known, plain in (("latents_mean", MEAN, 0.0), ("latents_std", STD, 1.0)):
-        values: Any = known
-        if z_dim != len(known) and key not in header.metadata:
-            log.warning("%s: %d latent channels and no '%s'", header.path, z_dim, key)
-            values = (plain,) * z_dim
-        if key in header.metadata:
-            try:
-                values = tuple(float(v) for v in json.loads(header.metadata[key]))
-            except (ValueError, TypeError) as error:
-                raise WeightsError(
-                    f"metadata '{key}' is no JSON list of numbers",
-                    where=str(header.path),
-                    remedy="write one number a channel",
-                ) from error
-        if len(values) != z_dim:
-            raise WeightsError(
-                f"{z_dim} latent channels, but {len(values)} values of '{key}'",
-                where=str(header.path),
-                remedy="its metadata needs one number a channel",
-            )
-        found.append(values)
-    return found[0], found[1]
 
 
 class WanVAE:
@@ -142,7 +102,7 @@ class WanVAE:
 
 
 def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") -> WanVAE:
-    """Open a VAE of the Wan 2.1 architecture, of any width.
+    """Open a VAE of Wan 2.1 or 2.2, of any width.
 
     Args:
         file: safetensors, official or diffusers names. Metadata ``latents_mean`` and
@@ -160,8 +120,8 @@ def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") 
 
     header = read_header(file)
     sizes, tensors = read_vae_sizes(header), vae_tensors(header)
-    mean, std = _statistics(header, sizes.z_dim)
-    model = empty_vae(sizes)
+    mean, std = statistics(header, sizes.z_dim)
+    model = empty_vae(sizes, header)
     compare_shapes(header, tensors, {n: tuple(p.shape) for n, p in model.state_dict().items()})
     mapped, dtype = MappedFile(header), torch_dtype(precision)
     weights = {name: mapped.read(info, dtype, device) for name, info in tensors.items()}
@@ -176,22 +136,38 @@ def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") 
     )
 
 
-def empty_vae(sizes: VAESizes) -> Any:
-    """``AutoencoderKLWan`` whose parameters have shapes but no memory."""
+def empty_vae(sizes: VAESizes, header: Header) -> Any:
+    """``AutoencoderKLWan`` whose parameters have shapes but no memory.
+
+    Raises:
+        WeightsError: Widths that no shortcut of a VAE 2.2 can join.
+    """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    with torch.device("meta"):
-        model = AutoencoderKLWan(
-            base_dim=sizes.base_dim,
-            decoder_base_dim=sizes.decoder_base_dim,
-            z_dim=sizes.z_dim,
-            dim_mult=list(sizes.dim_mult),
-            num_res_blocks=sizes.res_blocks,
-            temperal_downsample=list(sizes.down_in_time),
-            latents_mean=[0.0] * sizes.z_dim,
-            latents_std=[1.0] * sizes.z_dim,
-            scale_factor_temporal=sizes.temporal_stride,
-            scale_factor_spatial=sizes.spatial_stride,
-        )
+    pixels = 3 * sizes.patch**2
+    try:
+        with torch.device("meta"):
+            model = AutoencoderKLWan(
+                base_dim=sizes.base_dim,
+                decoder_base_dim=sizes.decoder_base_dim,
+                z_dim=sizes.z_dim,
+                dim_mult=list(sizes.dim_mult),
+                num_res_blocks=sizes.res_blocks,
+                temperal_downsample=list(sizes.down_in_time),
+                latents_mean=[0.0] * sizes.z_dim,
+                latents_std=[1.0] * sizes.z_dim,
+                is_residual=sizes.residual,
+                in_channels=pixels,
+                out_channels=pixels,
+                patch_size=sizes.patch if sizes.patch > 1 else None,  # pyright: ignore[reportArgumentType]
+                scale_factor_temporal=sizes.temporal_stride,
+                scale_factor_spatial=sizes.spatial_stride,
+            )
+    except (ValueError, AssertionError) as error:
+        raise WeightsError(
+            f"the widths {list(sizes.dim_mult)} x {sizes.base_dim} fit no Wan VAE",
+            where=str(header.path),
+            remedy="the file mixes models, or is damaged",
+        ) from error
     return model.eval()

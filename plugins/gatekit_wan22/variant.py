@@ -121,6 +121,8 @@ class WanVariant(ModelVariant):
         """Facts from the header; ``resident_bytes`` is for computing in bf16."""
         header, sizes = self.header(), self.sizes
         task = "image-to-video" if sizes.image_channels else "text-to-video"
+        if sizes.takes_first_frame:
+            task = "text-to-video, with or without a first frame"
         details = {"model": str(sizes), "task": task}
         if self.params.expert:
             details["expert"] = self.params.expert
@@ -198,6 +200,9 @@ class WanVariant(ModelVariant):
     def velocity(self, x: Tensor, sigma: float, conditioning: WanConditioning) -> Tensor:
         """The model's velocity n - x0; see ``ModelVariant.velocity``.
 
+        A first frame that is known is put into the model's input, its tokens get timestep 0,
+        and its velocity is (x - first frame) / sigma, whatever the model says there.
+
         Raises:
             InputError: Channels, image or sizes do not fit the model.
         """
@@ -208,7 +213,8 @@ class WanVariant(ModelVariant):
         if self._loaded is None:
             raise InputError("the model is not loaded", remedy="call load(device, compute) first")
         device, dtype = self._loaded[0], torch_dtype(self._loaded[1])
-        given = self._with_image(x, conditioning.image).to(device, dtype)
+        self._check_first_frame(x, conditioning.first_frame)
+        given = self._with_image(conditioning.with_known(x), conditioning.image).to(device, dtype)
         text = conditioning.text
         batch, width = x.shape[0], self.sizes.text_dim
         if text.ndim != 3 or text.shape[-1] != width or text.shape[0] not in (1, batch):
@@ -218,9 +224,42 @@ class WanVariant(ModelVariant):
                 remedy="use the text encoder that belongs to it",
             )
         text = text.to(device, dtype).expand(batch, -1, -1)
-        time = torch.full((batch,), self.timestep(sigma), dtype=torch.float64, device=device)
+        first, time = conditioning.first_frame, self._times(x, sigma, conditioning, device)
         (out,) = self._model(given, time, text, return_dict=False)
-        return out.to(x.device, torch.float32)
+        out = out.to(x.device, torch.float32)
+        if first is not None:
+            known = first.shape[2]
+            out[:, :, :known] = (x[:, :, :known] - first.to(x.device)) / sigma
+        return out
+
+    def _times(self, x: Tensor, sigma: float, conditioning: WanConditioning, device: str) -> Tensor:
+        """``[B]``; where a first frame is known ``[B, tokens]``, 0 at its tokens, on the CPU."""
+        import torch
+
+        time, first = self.timestep(sigma), conditioning.first_frame
+        if first is None:
+            return torch.full((x.shape[0],), time, dtype=torch.float64, device=device)
+        frames, height, width = x.shape[2:]
+        times = torch.full((x.shape[0], frames, height * width // 4), time, dtype=torch.float64)
+        times[:, : first.shape[2]] = 0.0
+        return times.flatten(1)
+
+    def _check_first_frame(self, x: Tensor, first: Tensor | None) -> None:
+        if first is None:
+            return
+        if self.sizes.image_channels:
+            raise InputError(
+                "a latent first frame was given to a model that takes mask and condition",
+                where=self.file.name,
+                remedy="give 'image', made with image_condition",
+            )
+        wanted = (x.shape[1], 1, *x.shape[3:])
+        if tuple(first.shape[1:]) != wanted or first.shape[0] not in (1, x.shape[0]):
+            raise InputError(
+                f"a first frame must be [B, {', '.join(map(str, wanted))}] for this state",
+                value=list(first.shape),
+                remedy="encode it with the VAE, at the size of the video",
+            )
 
     def _with_image(self, x: Tensor, image: Tensor | None) -> Tensor:
         """``x`` with the channels of mask and condition after its own."""

@@ -8,6 +8,9 @@ for one video frame while every other stands for four:
 - down in time: frame 0 passes untouched, then a stride-2 convolution over all frames;
 - up in time: frame 0 passes untouched, the others are doubled by a causal convolution that
   does not see frame 0 (it is padded with zeros there).
+
+The shortcuts of a VAE 2.2 treat it likewise by themselves: the mean of frames is padded in
+front, and of the doubled first frame one is dropped (``first_chunk``).
 """
 
 from __future__ import annotations
@@ -32,13 +35,20 @@ def use_whole_clip(vae: Any) -> Any:
 
 def encode_clip(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
     """Video ``[B, 3, F, H, W]`` in [-1, 1] -> posterior mean, log-variance ``[B, z, T, h, w]``."""
-    mean, logvar = vae.quant_conv(vae.encoder(video)).chunk(2, dim=1)
+    from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+    pixels = patchify(video, vae.config.patch_size or 1)
+    mean, logvar = vae.quant_conv(vae.encoder(pixels)).chunk(2, dim=1)
     return mean, logvar.clamp(-30.0, 20.0)
 
 
 def decode_clip(vae: Any, latent: Tensor) -> Tensor:
     """Raw latent ``[B, z, T, h, w]`` -> video ``[B, 3, F, H, W]``, not clamped."""
-    return vae.decoder(vae.post_quant_conv(latent))
+    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+    x = vae.post_quant_conv(latent)
+    x = vae.decoder(x, first_chunk=True) if vae.config.is_residual else vae.decoder(x)
+    return unpatchify(x, vae.config.patch_size or 1)
 
 
 class _ClipResample:

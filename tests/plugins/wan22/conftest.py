@@ -13,7 +13,7 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 
-def random_wan(in_channels=16, layers=2, dim=256, ffn=512, text_dim=32, seed=0):
+def random_wan(in_channels=16, layers=2, dim=256, ffn=512, text_dim=32, seed=0, out_channels=16):
     """diffusers' transformer with every parameter random, none left at zero or one."""
     from diffusers import WanTransformer3DModel
 
@@ -22,6 +22,7 @@ def random_wan(in_channels=16, layers=2, dim=256, ffn=512, text_dim=32, seed=0):
         ffn_dim=ffn,
         num_layers=layers,
         in_channels=in_channels,
+        out_channels=out_channels,
         text_dim=text_dim,
     )
     generator = torch.Generator().manual_seed(seed)

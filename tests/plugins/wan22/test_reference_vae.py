@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import conv2d, conv3d, interpolate, normalize, pad, silu, softmax
 
 from gatekit_wan22 import layout_vae, load_vae
-from gatekit_wan22.vae import MEAN, STD
+from gatekit_wan22.latent_statistics import MEAN, STD
 
 
 class VAE:
