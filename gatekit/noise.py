@@ -5,6 +5,10 @@ SC 2011) keyed by (seed, sample) and counting from (step, purpose, visit); Box-M
 float64; rounded to the state's dtype, on the CPU. So each device gets the same noise, and
 cutting a phase in two, resuming, or batching changes no bit. numpy's Philox supplies the
 words: its stream for an explicit key and counter is fixed by numpy's compatibility policy.
+
+Each (seed, sample, step, purpose) names one endless sequence of deviates, of which a tensor takes
+the first: neighbouring words make a pair, so what is drawn does not depend on how much is drawn.
+A video [B, C, T, H, W] takes them frame by frame: a longer video begins with the same noise.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ class NoiseSource:
         """Standard normal deviates on the CPU.
 
         Args:
-            shape: ``[B, ...]``; each sample of the batch has a key of its own.
+            shape: ``[B, ...]``; each sample of the batch has a key of its own. With five axes
+                ``[B, C, T, H, W]``, frame t has the same noise whatever T is.
             step: Intervals taken since the run began.
             purpose: What the noise is for; the same (step, purpose) gives the same noise.
             visit: Renoisings since the run began (Brownian paths are keyed by it).
@@ -78,7 +83,7 @@ class NoiseSource:
 
         keys = self._keys(shape[0])
         values = self._deviates(keys, math.prod(shape[1:]), step, purpose, visit)
-        return _tensor(values).reshape(tuple(shape)).to(dtype or torch.float32)
+        return _arranged(values, shape).to(dtype or torch.float32)
 
     def like(self, x: Tensor, *, step: int, purpose: str = "step", visit: int = 0) -> Tensor:
         """``normal`` with the shape, dtype and device of ``x`` ``[B, ...]``."""
@@ -118,7 +123,7 @@ class NoiseSource:
         # Only a memo: the next interval starts where this one ends.
         self._walk = {(places[0], shape, visit): a, (places[1], shape, visit): b}
         increment = (a - b) * math.sqrt(scale / abs(places[0] - places[1]))
-        return _tensor(increment).reshape(shape).to(x.dtype).to(x.device)
+        return _arranged(increment, shape).to(x.dtype).to(x.device)
 
     def _remembered(self, place: int, shape: tuple[int, ...], visit: int) -> Any:
         known = self._walk.get((place, shape, visit))
@@ -138,7 +143,7 @@ class NoiseSource:
     def _deviates(
         self, keys: list[tuple[int, int]], size: int, step: int, purpose: str, visit: int
     ) -> Any:
-        """Box-Muller: float64 array ``[len(keys), size]``."""
+        """Box-Muller: float64 array ``[len(keys), size]``, the first of an endless sequence."""
         import numpy
 
         pairs = (size + 1) // 2
@@ -149,10 +154,10 @@ class NoiseSource:
                 key=numpy.array(key, dtype=numpy.uint64), counter=counter
             )
             words: Any = generator.random_raw(2 * pairs) >> numpy.uint64(11)
-            radius = numpy.sqrt(-2.0 * numpy.log((words[:pairs] + 1.0) * 2.0**-53))
-            angle = words[pairs:] * (2.0 * math.pi * 2.0**-53)
-            row[:pairs] = radius * numpy.cos(angle)
-            row[pairs:] = radius * numpy.sin(angle)
+            radius = numpy.sqrt(-2.0 * numpy.log((words[0::2] + 1.0) * 2.0**-53))
+            angle = words[1::2] * (2.0 * math.pi * 2.0**-53)
+            row[0::2] = radius * numpy.cos(angle)
+            row[1::2] = radius * numpy.sin(angle)
         return out[:, :size]
 
     def _brownian_at(self, place: int, shape: tuple[int, ...], visit: int) -> Any:
@@ -176,7 +181,13 @@ class NoiseSource:
         return w_high
 
 
-def _tensor(values: Any) -> Tensor:
+def _arranged(values: Any, shape: Sequence[int]) -> Tensor:
+    """Deviates ``[B, size]`` as a tensor of ``shape``; in a video, time runs slowest."""
     import torch
 
-    return torch.from_numpy(values)  # pyright: ignore[reportUnknownMemberType]
+    flat: Tensor = torch.from_numpy(values)  # pyright: ignore[reportUnknownMemberType]
+    if len(shape) == 5:
+        batch, channels, frames, height, width = shape
+        framewise = flat.reshape(batch, frames, channels, height, width)
+        return framewise.transpose(1, 2).contiguous()
+    return flat.reshape(tuple(shape))
