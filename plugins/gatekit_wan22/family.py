@@ -149,12 +149,18 @@ class WanFamily(ModelFamily):
         """Check the headers of text encoder and VAE, reading no weights.
 
         Raises:
-            WeightsError: One of the files is missing, damaged or of another model.
+            WeightsError: One of the files is missing, damaged or of another model, or there
+                is no tokenizer.
         """
         from .header import read_header
-        from .sizes_parts import read_umt5_sizes, read_vae_sizes
+        from .sizes_parts import read_vae_sizes
+        from .sizes_umt5 import read_umt5_sizes
+        from .tokenizer import find_tokenizer, no_tokenizer
 
-        read_umt5_sizes(read_header(self._file("text_encoder")))
+        header = read_header(self._file("text_encoder"))
+        read_umt5_sizes(header)
+        if find_tokenizer(header, self._section("text_encoder").tokenizer) is None:
+            raise no_tokenizer(str(header.path))
         sizes = read_vae_sizes(read_header(self._file("vae")))
         found = (sizes.z_dim, sizes.spatial_stride, sizes.temporal_stride)
         if found != (self.z_dim, self.spatial_stride, self.temporal_stride):
@@ -198,7 +204,7 @@ class WanFamily(ModelFamily):
         encoder = self.components.text_encoder
         if encoder is not None and encoder.file is not None:
             from .header import read_header
-            from .sizes_parts import read_umt5_sizes
+            from .sizes_umt5 import read_umt5_sizes
 
             width = read_umt5_sizes(read_header(encoder.file)).dim
             if width != sizes.text_dim:

@@ -10,6 +10,7 @@ offset u64; then the data, aligned.
 
 from __future__ import annotations
 
+import math
 import struct
 from math import prod
 from pathlib import Path
@@ -59,7 +60,8 @@ class _Reader:
             raise self.bad(f"it claims {number:,} {what} in {self.size:,} bytes")
         return number
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, longest: float = _SHORT) -> Any:
+        """A value; None for an array of more than ``longest`` items, which is passed over."""
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
@@ -69,7 +71,7 @@ class _Reader:
         inner = self.scalar("<I")
         if inner == _STRING:
             number = self.count("strings", 8)
-            if number <= _SHORT:
+            if number <= longest:
                 return [self.string() for _ in range(number)]
             for _ in range(number):
                 self.skip(self.scalar("<Q"))
@@ -78,8 +80,8 @@ class _Reader:
             raise self.bad(f"unknown array type {inner} in its metadata")
         width = struct.calcsize(_SCALARS[inner])
         number = self.count("array items", width)
-        if number <= _SHORT:
-            return [self.scalar(_SCALARS[inner]) for _ in range(number)]
+        if number <= longest:
+            return list(struct.unpack(f"<{number}{_SCALARS[inner][1]}", self.take(number * width)))
         self.skip(number * width)
         return None
 
@@ -108,25 +110,48 @@ def _tensor_entry(reader: _Reader) -> tuple[str, tuple[int, ...], str, int, int]
     return name, shape, kind.name, offset, prod(shape) // block * block_bytes
 
 
+def _start(reader: _Reader) -> tuple[int, int]:
+    """Numbers of tensors and of keys, after magic and version."""
+    where = str(reader.path)
+    if reader.take(4) != b"GGUF":
+        raise WeightsError("not a GGUF file", where=where, remedy="check its kind")
+    version = reader.scalar("<I")
+    if version not in (2, 3):
+        raise WeightsError(
+            f"GGUF version {version if version < 65536 else 'of a big-endian machine'}",
+            where=where,
+            remedy="versions 2 and 3, little-endian, are readable",
+        )
+    return reader.count("tensors", 24), reader.count("keys", 12)
+
+
+def read_gguf_values(path: Path, prefix: str) -> dict[str, Any]:
+    """Metadata whose keys begin with ``prefix``, arrays of any length included.
+
+    Raises:
+        WeightsError: The file is truncated, or its header claims what cannot be.
+    """
+    found: dict[str, Any] = {}
+    with path.open("rb") as stream:
+        reader = _Reader(path, stream, file_size(path))
+        for _ in range(_start(reader)[1]):
+            key = reader.string()
+            wanted = key.startswith(prefix)
+            value = reader.value(reader.scalar("<I"), math.inf if wanted else _SHORT)
+            if wanted:
+                found[key.removeprefix(prefix)] = value
+    return found
+
+
 def read_gguf_header(path: Path) -> Header:
     """Read and check the header.
 
     Raises:
         WeightsError: The file is truncated, or its header claims what cannot be.
     """
-    size = file_size(path)
     with path.open("rb") as stream:
-        reader = _Reader(path, stream, size)
-        if reader.take(4) != b"GGUF":
-            raise WeightsError("not a GGUF file", where=str(path), remedy="check its kind")
-        version = reader.scalar("<I")
-        if version not in (2, 3):
-            raise WeightsError(
-                f"GGUF version {version if version < 65536 else 'of a big-endian machine'}",
-                where=str(path),
-                remedy="versions 2 and 3, little-endian, are readable",
-            )
-        number_of_tensors, number_of_keys = reader.count("tensors", 24), reader.count("keys", 12)
+        reader = _Reader(path, stream, file_size(path))
+        number_of_tensors, number_of_keys = _start(reader)
         metadata: dict[str, Any] = {}
         for _ in range(number_of_keys):
             key = reader.string()
@@ -142,14 +167,14 @@ def read_gguf_header(path: Path) -> Header:
     for name, shape, kind, offset, nbytes in entries:
         if name in tensors:
             raise reader.bad(f"'{printable(name)}' occurs twice")
-        if start + offset + nbytes > size:
+        if start + offset + nbytes > reader.size:
             raise reader.bad(
                 f"'{printable(name)}' ends at byte {start + offset + nbytes:,}, the file at byte "
-                f"{size:,}: truncated"
+                f"{reader.size:,}: truncated"
             )
         shape = _original_shape(metadata.get(f"comfy.gguf.orig_shape.{name}"), shape)
         tensors[name] = TensorInfo(name, shape, kind, start + offset, nbytes)
-    return Header(path, "gguf", size, tensors, metadata)
+    return Header(path, "gguf", reader.size, tensors, metadata)
 
 
 def _original_shape(given: object, shape: tuple[int, ...]) -> tuple[int, ...]:

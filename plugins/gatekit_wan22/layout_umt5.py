@@ -1,8 +1,8 @@
-"""Names of the tensors of a UMT5 encoder: Wan's official ones, and those of transformers.
+"""Names of the tensors of a UMT5 encoder: Wan's official ones, transformers', llama.cpp's.
 
 "diffusers" in the function names is for symmetry with the other layouts; the module is
-transformers' ``UMT5EncoderModel``. It stands alone (standard library only), so that
-training scripts can use it anywhere.
+transformers' ``UMT5EncoderModel``. The third column is what GGUF files use. It stands
+alone (standard library only), so that training scripts can use it anywhere.
 """
 
 from __future__ import annotations
@@ -16,37 +16,50 @@ T = TypeVar("T")
 EMBEDDING = "shared.weight"
 _COPIES = ("encoder.embed_tokens.weight",)  # tied to EMBEDDING; some files hold it twice
 
-_TOP = {"token_embedding.weight": EMBEDDING, "norm.weight": "encoder.final_layer_norm.weight"}
-_BLOCK = {
-    "norm1": "layer.0.layer_norm",
-    "attn.q": "layer.0.SelfAttention.q",
-    "attn.k": "layer.0.SelfAttention.k",
-    "attn.v": "layer.0.SelfAttention.v",
-    "attn.o": "layer.0.SelfAttention.o",
-    "pos_embedding.embedding": "layer.0.SelfAttention.relative_attention_bias",
-    "norm2": "layer.1.layer_norm",
-    "ffn.gate.0": "layer.1.DenseReluDense.wi_0",
-    "ffn.fc1": "layer.1.DenseReluDense.wi_1",
-    "ffn.fc2": "layer.1.DenseReluDense.wo",
-}
-_TOP_BACK = {b: a for a, b in _TOP.items()}
-_BLOCK_BACK = {b: a for a, b in _BLOCK.items()}
+# transformers, Wan, GGUF; every name ends in ".weight"
+_TOP = (
+    ("shared", "token_embedding", "token_embd"),
+    ("encoder.final_layer_norm", "norm", "enc.output_norm"),
+)
+_BLOCK = (
+    ("layer.0.layer_norm", "norm1", "attn_norm"),
+    ("layer.0.SelfAttention.q", "attn.q", "attn_q"),
+    ("layer.0.SelfAttention.k", "attn.k", "attn_k"),
+    ("layer.0.SelfAttention.v", "attn.v", "attn_v"),
+    ("layer.0.SelfAttention.o", "attn.o", "attn_o"),
+    ("layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding", "attn_rel_b"),
+    ("layer.1.layer_norm", "norm2", "ffn_norm"),
+    ("layer.1.DenseReluDense.wi_0", "ffn.gate.0", "ffn_gate"),
+    ("layer.1.DenseReluDense.wi_1", "ffn.fc1", "ffn_up"),
+    ("layer.1.DenseReluDense.wo", "ffn.fc2", "ffn_down"),
+)
+_PREFIX = ("encoder.block.", "blocks.", "enc.blk.")
+_DIFFUSERS, _OFFICIAL, _GGUF = 0, 1, 2
+
+
+def _rename(name: str, source: int, target: int) -> str | None:
+    """A name of one layout in another; None if the first does not know it."""
+    stem = name.removesuffix(".weight")
+    if stem == name:
+        return None
+    for row in _TOP:
+        if stem == row[source]:
+            return f"{row[target]}.weight"
+    found = re.fullmatch(re.escape(_PREFIX[source]) + r"(\d+)\.(.+)", stem)
+    for row in _BLOCK:
+        if found and found[2] == row[source]:
+            return f"{_PREFIX[target]}{found[1]}.{row[target]}.weight"
+    return None
 
 
 def to_diffusers(name: str) -> str | None:
     """Transformers' name of an official tensor name; None if it is no UMT5 name."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)\.weight", name)
-    if found and found[2] in _BLOCK:
-        return f"encoder.block.{found[1]}.{_BLOCK[found[2]]}.weight"
-    return _TOP.get(name)
+    return _rename(name, _OFFICIAL, _DIFFUSERS)
 
 
 def to_official(name: str) -> str | None:
     """Official name of a transformers tensor name; None if it is no UMT5 name."""
-    found = re.fullmatch(r"encoder\.block\.(\d+)\.(.+)\.weight", name)
-    if found and found[2] in _BLOCK_BACK:
-        return f"blocks.{found[1]}.{_BLOCK_BACK[found[2]]}.weight"
-    return _TOP_BACK.get(name)
+    return _rename(name, _DIFFUSERS, _OFFICIAL)
 
 
 def drop_copies(state_dict: Mapping[str, T]) -> dict[str, T]:
@@ -67,3 +80,14 @@ def diffusers_to_official(state_dict: Mapping[str, T]) -> dict[str, T]:
     """Rename a state dict; names that are no transformers UMT5 names stay as they are."""
     kept = drop_copies(state_dict)
     return {to_official(name) or name: value for name, value in kept.items()}
+
+
+def gguf_to_diffusers(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename a state dict; names that are no UMT5 names of a GGUF stay as they are."""
+    return {_rename(n, _GGUF, _DIFFUSERS) or n: value for n, value in state_dict.items()}
+
+
+def diffusers_to_gguf(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Rename a state dict; names that are no transformers UMT5 names stay as they are."""
+    kept = drop_copies(state_dict)
+    return {_rename(n, _DIFFUSERS, _GGUF) or n: value for n, value in kept.items()}

@@ -1,7 +1,7 @@
-"""A SentencePiece unigram model as a fast tokenizer, without the sentencepiece package.
+"""The file of a SentencePiece unigram model, read without the sentencepiece package.
 
 The file is a protocol buffer. Of its fields these matter: pieces (1: text 1, score 2,
-type 3), trainer settings (2: byte fallback 35, unknown's number 40), normaliser (3:
+type 3), trainer settings (2: byte fallback 35), normaliser (3:
 compiled character map 2, prefix space 3, collapse of white space 4).
 """
 
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-END = "</s>"
+from .unigram import Unigram
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -49,22 +49,22 @@ def fields(data: bytes) -> Iterator[tuple[int, Any]]:
         yield number, value
 
 
-def build_tokenizer(content: bytes) -> Any:
-    """A ``tokenizers.Tokenizer`` that splits text as the SentencePiece model does.
+def read_sentencepiece(content: bytes) -> Unigram:
+    """The model in the bytes of a ``spiece.model``.
 
     Raises:
-        ValueError: The bytes are no SentencePiece model.
+        ValueError: The bytes are no SentencePiece unigram model.
     """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    pieces: list[tuple[str, float]] = []
-    unknown, byte_fallback, charmap, prefix, collapse = 0, False, b"", True, True
+    pieces: list[str] = []
+    scores: list[float] = []
+    types: list[int] = []
+    byte_fallback, charmap, prefix, collapse = False, b"", True, True
     for number, value in fields(content):
         if number == 1:
             piece = dict(fields(value))
-            pieces.append((piece[1].decode("utf-8"), float(piece.get(2, 0.0))))
-            if piece.get(3, 1) == 2:
-                unknown = len(pieces) - 1
+            pieces.append(piece[1].decode("utf-8"))
+            scores.append(float(piece.get(2, 0.0)))
+            types.append(int(piece.get(3, 1)))
         elif number == 2:
             trainer = dict(fields(value))
             if trainer.get(3, 1) != 1:
@@ -77,19 +77,4 @@ def build_tokenizer(content: bytes) -> Any:
             collapse = bool(normaliser.get(4, 1))
     if not pieces:
         raise ValueError("no pieces")
-    tokenizer = Tokenizer(models.Unigram(pieces, unknown, byte_fallback))
-    steps: list[Any] = [normalizers.Precompiled(charmap)] if charmap else []
-    if collapse:
-        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
-    if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement="▁", prepend_scheme="always" if prefix else "never"
-    )
-    end = tokenizer.token_to_id(END)
-    if end is None:
-        raise ValueError(f"no piece '{END}'")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {END}", special_tokens=[(END, end)]
-    )
-    return tokenizer
+    return Unigram(pieces, scores, types, byte_fallback, charmap, prefix, collapse)

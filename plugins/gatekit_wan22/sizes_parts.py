@@ -1,4 +1,4 @@
-"""Sizes of a VAE and of a UMT5 encoder, read off the shapes of their tensors."""
+"""Sizes of a VAE, read off the shapes of its tensors; facts of the parts that are no model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gatekit import VariantFacts, WeightsError
 
-from . import layout_umt5, layout_vae
+from . import layout_vae
 from .header import Header, TensorInfo, read_header
 from .sizes import check_types, few
+from .sizes_umt5 import read_umt5_sizes
 
 Tensors = dict[str, TensorInfo]
 
@@ -55,22 +56,6 @@ class VAESizes:
     def temporal_stride(self) -> int:
         """Frames a latent frame, after the first."""
         return 2 ** sum(self.down_in_time)
-
-
-@dataclass(frozen=True)
-class UMT5Sizes:
-    """Sizes of a UMT5 encoder."""
-
-    vocabulary: int
-    dim: int
-    ffn_dim: int
-    layers: int
-    heads: int
-    head_dim: int
-    buckets: int
-
-    def __str__(self) -> str:
-        return f"UMT5 encoder, {self.layers} layers x {self.dim}, vocabulary {self.vocabulary}"
 
 
 def _refuse(header: Header, what: str, names: Iterable[str]) -> WeightsError:
@@ -148,38 +133,6 @@ def _grouped_widths(tensors: Tensors) -> Widths:
     blocks = len(_numbers(r"encoder\.down_blocks\.0\.resnets\.(\d{1,4})\.", tensors))
     in_time = tuple(f"{name}.downsampler.time_conv.weight" in tensors for name in names[:-1])
     return widths, blocks, in_time
-
-
-def umt5_tensors(header: Header) -> Tensors:
-    """An encoder's tensors by transformers name, from either layout; the tokenizer left out."""
-    kept = {n: t for n, t in header.tensors.items() if n != "spiece_model"}
-    return layout_umt5.drop_copies(layout_umt5.official_to_diffusers(kept))
-
-
-def read_umt5_sizes(header: Header) -> UMT5Sizes:
-    """Sizes of the UMT5 encoder in a file.
-
-    Raises:
-        WeightsError: The file holds no UMT5 encoder.
-    """
-    tensors = umt5_tensors(header)
-    block = "encoder.block.0.layer"
-    try:
-        vocabulary, dim = tensors[layout_umt5.EMBEDDING].shape
-        buckets, heads = tensors[f"{block}.0.SelfAttention.relative_attention_bias.weight"].shape
-        sizes = UMT5Sizes(
-            vocabulary=vocabulary,
-            dim=dim,
-            ffn_dim=tensors[f"{block}.1.DenseReluDense.wi_0.weight"].shape[0],
-            layers=_numbers(r"encoder\.block\.(\d{1,4})\.", tensors)[-1] + 1,
-            heads=heads,
-            head_dim=tensors[f"{block}.0.SelfAttention.q.weight"].shape[0] // heads,
-            buckets=buckets,
-        )
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise _refuse(header, "a UMT5 text encoder", header.tensors) from error
-    check_types(header, tensors)
-    return sizes
 
 
 def component_facts(file: Path) -> dict[str, VariantFacts]:

@@ -6,22 +6,30 @@ import html
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gatekit import WeightsError
 
 from .header import Header
-
-if TYPE_CHECKING:
-    from .mapped import MappedFile
+from .unigram import END, Unigram, build_tokenizer
 
 Tokenize = Callable[[str], list[int]]
-END = "</s>"
+NAMES = ("tokenizer.json", "spiece.model")
+# Beside the encoder's file: diffusers' folders, and Wan's own download.
+BESIDE = ("tokenizer", "../tokenizer", "google/umt5-xxl")
 
 
 def clean(text: str) -> str:
-    """Undo HTML escapes and collapse white space, as Wan's own code does to prompts."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(text))).strip()
+    """What Wan's own code does to prompts before they are split.
+
+    Broken Unicode is repaired and typographic variants made plain (curly quotes, full-width
+    letters and punctuation), HTML escapes are undone, white space collapses. UMT5's
+    vocabulary distinguishes all of these, so leaving a step out changes the tokens.
+    """
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _bad(where: str, error: object) -> WeightsError:
@@ -32,65 +40,101 @@ def _bad(where: str, error: object) -> WeightsError:
     )
 
 
-def _wrap(tokenizer: Any, where: str) -> Tokenize:
-    """A function text -> ids that ends with the end-of-text token."""
+def no_tokenizer(where: str = "") -> WeightsError:
+    """The error for an encoder without a tokenizer."""
+    return WeightsError(
+        "no tokenizer in the text encoder's file nor beside it, and none was named",
+        where=where or None,
+        remedy="set text_encoder.tokenizer to its tokenizer.json or spiece.model",
+    )
+
+
+def find_tokenizer(header: Header, given: Path | None) -> Path | None:
+    """The file that a text encoder's tokenizer is in; None where there is none.
+
+    The one that is given, else the encoder's own file if it carries one, else one beside
+    it. Nothing is read but the header that was read already.
+
+    Raises:
+        WeightsError: What is given is no file.
+    """
+    if given is not None:
+        inside = [found for name in NAMES if (found := given / name).is_file()]
+        if not inside and not given.is_file():
+            raise _bad(str(given), "no such file")
+        return inside[0] if inside else given
+    if carries_tokenizer(header):
+        return header.path
+    folder = header.path if header.path.is_dir() else header.path.parent
+    places = [folder / beside / name for beside in BESIDE for name in NAMES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def carries_tokenizer(header: Header) -> bool:
+    """Whether an encoder's file has its tokenizer in it."""
+    from .gguf_tokenizer import has_tokenizer
+
+    return (
+        "tokenizer_json" in header.metadata
+        or "spiece_model" in header.tensors
+        or has_tokenizer(header)
+    )
+
+
+def open_tokenizer(header: Header, place: Path) -> Tokenize:
+    """A function text -> ids, ended, from what ``find_tokenizer`` found.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    where = str(place)
+    try:
+        if place != header.path:
+            content = place.read_bytes()
+            if content[:1] == b"{":
+                return _from_json(content.decode("utf-8", "replace"))
+            return _from_sentencepiece(content)
+        if "tokenizer_json" in header.metadata:
+            return _from_json(str(header.metadata["tokenizer_json"]))
+        if "spiece_model" in header.tensors:
+            from .mapped import MappedFile
+
+            raw = MappedFile(header).raw(header.tensors["spiece_model"])
+            return _from_sentencepiece(raw.numpy().tobytes())
+        from .gguf_tokenizer import read_gguf_tokenizer
+
+        return _from_unigram(read_gguf_tokenizer(place))
+    except WeightsError:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        raise _bad(where, getattr(error, "strerror", None) or error) from error
+
+
+def _from_json(content: str) -> Tokenize:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     end = tokenizer.token_to_id(END)
     if end is None:
-        raise _bad(where, f"it has no token '{END}'")
+        raise ValueError(f"it has no token '{END}'")
+    return _ended(tokenizer, end)
 
+
+def _from_sentencepiece(content: bytes) -> Tokenize:
+    from .sentencepiece_file import read_sentencepiece
+
+    return _from_unigram(read_sentencepiece(content))
+
+
+def _from_unigram(model: Unigram) -> Tokenize:
+    return _ended(build_tokenizer(model), model.end_id())
+
+
+def _ended(tokenizer: Any, end: int) -> Tokenize:
     def tokenize(text: str) -> list[int]:
         ids = list(tokenizer.encode(clean(text)).ids)
         return ids if ids[-1:] == [end] else [*ids, end]
 
     return tokenize
-
-
-def from_json(content: str, where: str) -> Tokenize:
-    """From the text of a ``tokenizer.json``."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_str(content)
-    except Exception as error:  # the library raises bare Exception
-        raise _bad(where, error) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return _wrap(tokenizer, where)
-
-
-def from_sentencepiece(content: bytes, where: str) -> Tokenize:
-    """From the bytes of a ``spiece.model``."""
-    from .sentencepiece_file import build_tokenizer
-
-    try:
-        tokenizer = build_tokenizer(content)
-    except Exception as error:  # the library raises bare Exception
-        raise _bad(where, error) from error
-    return _wrap(tokenizer, where)
-
-
-def find_tokenizer(header: Header, mapped: MappedFile, file: Path | None) -> Tokenize | None:
-    """The tokenizer of a text encoder: the named file, else what its own file carries.
-
-    Raises:
-        WeightsError: It cannot be read.
-    """
-    if file is not None:
-        where = str(file)
-        if file.is_dir():
-            inside = [p for n in ("tokenizer.json", "spiece.model") if (p := file / n).is_file()]
-            file = inside[0] if inside else file
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise _bad(where, error.strerror or error) from error
-        if content[:1] == b"{":
-            return from_json(content.decode("utf-8", "replace"), where)
-        return from_sentencepiece(content, where)
-    where = str(header.path)
-    if "tokenizer_json" in header.metadata:
-        return from_json(str(header.metadata["tokenizer_json"]), where)
-    if "spiece_model" in header.tensors:
-        raw = mapped.raw(header.tensors["spiece_model"]).numpy().tobytes()
-        return from_sentencepiece(raw, where)
-    return None

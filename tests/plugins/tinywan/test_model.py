@@ -215,7 +215,7 @@ def test_two_processes_do_the_work_of_one_in_half_of_the_time():
 @pytest.mark.parametrize(
     ("file", "section", "model"),
     [
-        ("tinywan_vae_fp16.safetensors", "vae", "Wan VAE, z 16, stride 4x8x8, base 32"),
+        ("tinywan_vae_fp16.safetensors", "vae", "Wan VAE (2.1), z 16, stride 4x8x8, base 32"),
         ("tinywan_umt5_fp16.safetensors", "text_encoder", "UMT5 encoder, 2 layers x 128"),
     ],
 )

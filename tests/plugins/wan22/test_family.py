@@ -130,6 +130,16 @@ def test_inputs(parts, picture, tmp_path):
         assert caught.value.exit_code == 2
 
 
+def test_a_plan_needs_a_tokenizer(parts, tmp_path):
+    from safetensors.torch import load_file
+
+    save_file(load_file(parts.umt5), tmp_path / "bare.safetensors")
+    bare = family(parts, text_encoder=tmp_path / "bare.safetensors")
+    with pytest.raises(WeightsError, match=r"no tokenizer.*text_encoder\.tokenizer"):
+        bare.check_components()
+    family(parts).check_components()
+
+
 def test_text_to_video(parts):
     f = family(parts)
     out = f.encode(Inputs(prompt="a cat"), SMALL, "cpu")
