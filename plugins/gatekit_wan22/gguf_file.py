@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from gatekit import WeightsError
 
-from .header import AGAIN, Header, TensorInfo, file_size, printable
+from .header import AGAIN, Header, TensorInfo, file_size, first_overlap, printable
 
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -174,6 +174,8 @@ def read_gguf_header(path: Path) -> Header:
             )
         shape = _original_shape(metadata.get(f"comfy.gguf.orig_shape.{name}"), shape)
         tensors[name] = TensorInfo(name, shape, kind, start + offset, nbytes)
+    if both := first_overlap(tensors):
+        raise reader.bad(f"'{printable(both[0])}' and '{printable(both[1])}' overlap")
     return Header(path, "gguf", reader.size, tensors, metadata)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Header:
 
     Attributes:
         path: The file, or the folder of several.
-        format: ``gguf`` or ``safetensors``.
+        format: ``gguf``, ``safetensors`` or ``pth``.
         file_bytes: Its size, or the sum of them.
         tensors: By name as the file has it. Scales are no tensors of their own here: they
             are in the ``scale`` of what they scale.
@@ -99,14 +100,17 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:80])
 
 
+def first_overlap(tensors: Mapping[str, TensorInfo]) -> tuple[str, str] | None:
+    """Names of the first two tensors that share a byte of a file."""
+    placed = sorted((t for t in tensors.values() if t.nbytes), key=lambda t: t.offset)
+    for before, after in pairwise(placed):
+        if before.offset + before.nbytes > after.offset:
+            return before.name, after.name
+    return None
+
+
 def file_size(path: Path) -> int:
     """Size of a file; WeightsError where it cannot be read."""
-    if path.is_dir():
-        raise WeightsError(
-            "a folder, where a weight file was expected",
-            where=str(path),
-            remedy="name the .safetensors or .gguf file in it",
-        )
     try:
         return path.stat().st_size
     except OSError as error:
@@ -118,7 +122,7 @@ def file_size(path: Path) -> int:
 
 
 def file_kind(path: Path) -> str:
-    """``gguf`` or ``safetensors``, by the first bytes and never by the name."""
+    """``gguf``, ``safetensors`` or ``pth``, by the first bytes and never by the name."""
     size = file_size(path)
     try:
         with path.open("rb") as stream:
@@ -129,29 +133,57 @@ def file_kind(path: Path) -> str:
         ) from error
     if start[:4] == b"GGUF":
         return "gguf"
+    if start[:4] == b"PK\x03\x04":
+        return "pth"
     length = int.from_bytes(start[:8], "little")
     if len(start) > 8 and start[8:9] == b"{" and 2 <= length <= max(size, 100_000_000):
         return "safetensors"
-    hint = "it is empty" if size == 0 else "neither a GGUF nor a safetensors file"
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        hint = "a pickled checkpoint (.pth, .pt, .bin), which this version does not open"
-    raise WeightsError(
-        hint, where=str(path), remedy="give a .gguf or .safetensors file of a Wan model"
-    )
+    hint = "it is empty" if size == 0 else "neither a GGUF, a safetensors nor a .pth file"
+    remedy = "give a .gguf, .safetensors or .pth file of a Wan model"
+    if start[:1] == b"\x80":
+        hint = "a pickle of the format that torch wrote before version 1.6"
+        remedy = "it can only be read by running it; save it again with a newer torch"
+    raise WeightsError(hint, where=str(path), remedy=remedy)
 
 
-def read_header(path: str | Path) -> Header:
-    """Read the header of a GGUF or safetensors file.
+def read_header(path: str | Path, *, role: str | None = None, expert: str | None = None) -> Header:
+    """Read the header of a weight file, or of a folder of them.
+
+    Args:
+        path: A GGUF, safetensors or ``.pth`` file, a folder of shards, an index, or one of
+            several shards, which then stands for all.
+        role: ``transformer``, ``text_encoder`` or ``vae``: which part of a model's root
+            folder is meant. None takes ``path`` as it is.
+        expert: ``high`` or ``low``: which expert of a root folder.
 
     Raises:
-        WeightsError: The file is missing, of another kind, truncated or inconsistent.
+        WeightsError: A file is missing, of another kind, truncated or inconsistent.
     """
-    path = Path(path)
-    if file_kind(path) == "gguf":
+    from .folders import INDEX, is_shard, read_folder, resolve_root
+
+    path = resolve_root(Path(path), role, expert)
+    if path.is_dir() or path.name.endswith(INDEX) or is_shard(path):
+        header = read_folder(path, _read_file)
+    else:
+        header = _read_file(path)
+    if header.format == "gguf":
+        return header
+    from .scales import fold_scales
+
+    return fold_scales(header)
+
+
+def _read_file(path: Path) -> Header:
+    """The header of one file, its scales still tensors."""
+    kind = file_kind(path)
+    if kind == "gguf":
         from .gguf_file import read_gguf_header
 
         return read_gguf_header(path)
-    from .safetensors_file import read_safetensors_header
-    from .scales import fold_scales
+    if kind == "pth":
+        from .pth_file import read_pth_header
 
-    return fold_scales(read_safetensors_header(path))
+        return read_pth_header(path)
+    from .safetensors_file import read_safetensors_header
+
+    return read_safetensors_header(path)
