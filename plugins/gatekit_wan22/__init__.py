@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .vae import WanVAE, load_vae
     from .variant import WanVariant, WanVariantParams
     from .variant_gguf import GGUFVariant
-    from .variant_safetensors import SafetensorsVariant
+    from .variant_safetensors import PthVariant, SafetensorsVariant
 
 _HOME = {
     "conditioning": ("WanConditioning", "first_frame_mask", "image_condition", "pad_text"),
@@ -33,13 +33,14 @@ _HOME = {
     "vae": ("WanVAE", "load_vae"),
     "variant": ("WanVariant", "WanVariantParams"),
     "variant_gguf": ("GGUFVariant",),
-    "variant_safetensors": ("SafetensorsVariant",),
+    "variant_safetensors": ("PthVariant", "SafetensorsVariant"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "GGUFVariant",
     "Header",
+    "PthVariant",
     "SafetensorsVariant",
     "TensorInfo",
     "TransformerSizes",
@@ -78,8 +79,8 @@ def gatekit_register_families() -> list[type[ModelFamily]]:
 
 @hookimpl
 def gatekit_register_variants() -> list[type[ModelVariant]]:
-    """``gguf`` and ``safetensors`` for the family ``wan22``."""
+    """``gguf``, ``safetensors`` and ``pth`` for the family ``wan22``."""
     from .variant_gguf import GGUFVariant
-    from .variant_safetensors import SafetensorsVariant
+    from .variant_safetensors import PthVariant, SafetensorsVariant
 
-    return [GGUFVariant, SafetensorsVariant]
+    return [GGUFVariant, SafetensorsVariant, PthVariant]

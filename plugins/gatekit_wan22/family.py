@@ -157,11 +157,11 @@ class WanFamily(ModelFamily):
         from .sizes_umt5 import read_umt5_sizes
         from .tokenizer import find_tokenizer, no_tokenizer
 
-        header = read_header(self._file("text_encoder"))
+        header = read_header(self._file("text_encoder"), role="text_encoder")
         read_umt5_sizes(header)
         if find_tokenizer(header, self._section("text_encoder").tokenizer) is None:
             raise no_tokenizer(str(header.path))
-        sizes = read_vae_sizes(read_header(self._file("vae")))
+        sizes = read_vae_sizes(read_header(self._file("vae"), role="vae"))
         found = (sizes.z_dim, sizes.spatial_stride, sizes.temporal_stride)
         if found != (self.z_dim, self.spatial_stride, self.temporal_stride):
             raise ScheduleError(
@@ -206,7 +206,7 @@ class WanFamily(ModelFamily):
             from .header import read_header
             from .sizes_umt5 import read_umt5_sizes
 
-            width = read_umt5_sizes(read_header(encoder.file)).dim
+            width = read_umt5_sizes(read_header(encoder.file, role="text_encoder")).dim
             if width != sizes.text_dim:
                 raise WeightsError(
                     f"the model takes embeddings of {sizes.text_dim}, the text encoder "
@@ -214,6 +214,21 @@ class WanFamily(ModelFamily):
                     where=where,
                     remedy="use the text encoder that belongs to the model",
                 )
+
+    def component_files(self) -> tuple[Path, ...]:
+        """Weight files of text encoder and VAE: of a folder, those that are read."""
+        from .header import weight_files
+
+        parts = (
+            ("text_encoder", self.components.text_encoder),
+            ("vae", self.components.vae),
+        )
+        return tuple(
+            file
+            for role, part in parts
+            if part is not None and part.file is not None
+            for file in weight_files(part.file, role)
+        )
 
     def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
         """``(C, T, H, W)`` of the latent."""

@@ -6,6 +6,7 @@ is checked against the size of the file before anything is mapped.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -171,6 +172,16 @@ def read_header(path: str | Path, *, role: str | None = None, expert: str | None
     from .scales import fold_scales
 
     return fold_scales(header)
+
+
+def weight_files(path: Path, role: str | None = None) -> tuple[Path, ...]:
+    """The files that ``read_header`` reads; ``path`` where it cannot."""
+    from .folders import is_shard
+
+    if path.is_dir() or is_shard(path):
+        with contextlib.suppress(WeightsError):
+            return read_header(path, role=role).files
+    return (path,)
 
 
 def _read_file(path: Path) -> Header:

@@ -117,12 +117,14 @@ def _state_dict(value: Any) -> dict[str, Call] | None:
         return None
     items = cast(dict[Any, Any], value)
     inner = {id(v): cast(dict[Any, Any], v) for v in items.values() if isinstance(v, dict)}
-    found = [
-        tensors
-        for each in (items, *inner.values())
-        if (tensors := {str(k): v for k, v in each.items() if isinstance(v, Call)})
-    ]
-    return found[0] if len(found) == 1 or (found and found[0].keys() <= items.keys()) else None
+    if tensors := _calls(items):
+        return tensors
+    found = [tensors for each in inner.values() if (tensors := _calls(each))]
+    return found[0] if len(found) == 1 else None
+
+
+def _calls(items: Mapping[Any, Any]) -> dict[str, Call]:
+    return {str(name): value for name, value in items.items() if isinstance(value, Call)}
 
 
 def read_pth_header(path: Path) -> Header:
@@ -147,7 +149,7 @@ def read_pth_header(path: Path) -> Header:
                 stream.read(min(LONGEST_DIRECTORY, length - at))
                 for at in range(0, length, LONGEST_DIRECTORY)
             )
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
         raise _bad(path, f"its archive cannot be read: {printable(str(error))}") from error
     return Header(path, "pth", size, _tensors(path, content, entries))
 

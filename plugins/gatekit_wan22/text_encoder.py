@@ -146,7 +146,7 @@ def load_text_encoder(
     from .precision import torch_dtype
     from .umt5 import Weights
 
-    header = read_header(file)
+    header = read_header(file, role="text_encoder")
     sizes, tensors, dtype = read_umt5_sizes(header), umt5_tensors(header), torch_dtype(precision)
     kept = keep_decoded(keep, tensors, dtype, device)
     weights = Weights(MappedFile(header), tensors, dtype, device, kept)

@@ -118,7 +118,7 @@ def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") 
     from .mapped import MappedFile
     from .precision import torch_dtype
 
-    header = read_header(file)
+    header = read_header(file, role="vae")
     sizes, tensors = read_vae_sizes(header), vae_tensors(header)
     mean, std = statistics(header, sizes.z_dim)
     model = empty_vae(sizes, header)

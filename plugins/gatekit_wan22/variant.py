@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import Field
 from gatekit import InputError, ModelVariant, VariantFacts, VariantParams, WeightsError
 
 from .conditioning import WanConditioning
+from .folders import is_shard
 from .header import Header, TensorInfo, read_header
 from .precision import COMPUTE_TYPES, check_compute
 from .sizes import TransformerSizes, check_types, official_tensors, read_sizes
@@ -22,11 +24,17 @@ if TYPE_CHECKING:
 # "high" as a word of the name, or run together with "noise"; "highres" says nothing.
 _NAMED = {e: re.compile(rf"(?<![a-z]){e}(?![a-z])|{e}noise") for e in ("high", "low")}
 
+_STORAGES = {
+    "F32": "fp32", "F16": "fp16", "BF16": "bf16",
+    "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
+}  # fmt: skip
+_TITLES = ("general.name", "general.basename", "general.finetune", "modelspec.title")
+
 
 class WanVariantParams(VariantParams):
     """Keys of a Wan variant in a schedule."""
 
-    file: Path = Field(description="the weight file")
+    file: Path = Field(description="the weight file, or a folder of them")
     expert: Literal["high", "low"] | None = Field(
         None, description="which noise levels it was trained for; None for a single model"
     )
@@ -41,10 +49,10 @@ class WanVariantParams(VariantParams):
 
 
 class WanVariant(ModelVariant):
-    """A Wan transformer in one file.
+    """A Wan transformer in one file, or in several that are one model.
 
     Class attributes:
-        file_format: ``gguf`` or ``safetensors``, checked by the first bytes.
+        file_format: ``gguf``, ``safetensors`` or ``pth``, checked by the first bytes.
         compute_types: Compute precisions that ``load`` takes.
         image_optional: Whether a model with image channels may go without an image, its
             mask and condition then being zeros. Wan's own image-to-video models may not.
@@ -72,7 +80,7 @@ class WanVariant(ModelVariant):
     def header(self) -> Header:
         """The file's header, read once."""
         if self._header is None:
-            header = read_header(self.file)
+            header = read_header(self.file, role="transformer", expert=self.params.expert)
             if header.format != self.file_format:
                 raise WeightsError(
                     f"a {header.format} file",
@@ -100,11 +108,13 @@ class WanVariant(ModelVariant):
         return official_tensors(self.header())
 
     def storage(self, header: Header) -> str:
-        """Name of the precision most weights are stored in."""
+        """Name of the type most weights are stored in; ``_scaled`` where they have scales."""
         weights: dict[str, int] = {}
         for tensor in header.tensors.values():
             weights[tensor.type] = weights.get(tensor.type, 0) + tensor.count
-        return max(weights, key=lambda name: weights[name])
+        main = max(weights, key=lambda name: weights[name])
+        scaled = any(t.scale for t in header.tensors.values() if t.type == main)
+        return _STORAGES.get(main, main) + ("_scaled" if scaled else "")
 
     def resident_bytes(self, header: Header) -> int:
         """Expected memory when loaded for bf16.
@@ -138,14 +148,26 @@ class WanVariant(ModelVariant):
         )
 
     def _warnings(self) -> list[str]:
-        name, expert = self.file.name.lower(), self.params.expert
+        """What contradicts ``expert``: the name of the file or folder, or a title inside it."""
+        expert, header = self.params.expert, self.header()
         other = {"high": "low", "low": "high"}.get(expert or "")
-        if other and _NAMED[other].search(name) and not _NAMED[str(expert)].search(name):
-            return [f"{self.file.name} is named a {other}-noise model, but 'expert' is {expert}"]
-        return []
+        if other is None:
+            return []
+        titles = {key: str(header.metadata[key]) for key in _TITLES if key in header.metadata}
+        texts = {f"{header.path.name} is named": header.path.name} | {
+            f"{header.path.name}: its metadata '{key}' says": title for key, title in titles.items()
+        }
+        return [
+            f"{found} a {other}-noise model, but 'expert' is {expert}"
+            for found, text in texts.items()
+            if _NAMED[other].search(text.lower()) and not _NAMED[str(expert)].search(text.lower())
+        ]
 
     def files(self) -> tuple[Path, ...]:
-        """The weight file."""
+        """The weight file, or every shard of a folder."""
+        if self.file.is_dir() or is_shard(self.file):
+            with contextlib.suppress(WeightsError):  # facts() says what is wrong
+                return self.header().files
         return (self.file,)
 
     @property

@@ -33,7 +33,7 @@ class GGUFVariant(WanVariant):
     def storage(self, header: Header) -> str:
         """The mix that the file's name states, if its tensors bear it out, else the main type."""
         main = super().storage(header)
-        named = _MIX.search(header.path.stem.upper())
+        named = _MIX.search(header.path.name.upper())
         if named and (named[1] == main or named[1].startswith(main + "_")):
             return named[1]
         return main

@@ -85,13 +85,13 @@ def test_other_models(names, match, tools, tmp_path):
 def test_text_as_a_weight_file(tools, tmp_path):
     path = tmp_path / "wan.safetensors"
     path.write_text("<!doctype html> you must log in to download this file\n" * 9)
-    check(path, "neither a GGUF nor a safetensors", tools)
+    check(path, "neither a GGUF, a safetensors nor a .pth", tools)
 
 
 def test_pickled_checkpoint(tools, tmp_path):
     path = tmp_path / "wan.safetensors"
-    torch.save({"a": torch.zeros(2)}, path)
-    check(path, "pickled checkpoint", tools)
+    torch.save({"head.modulation": torch.zeros(2)}, path)
+    check(path, "without 'text_embedding|a pth file", tools)
 
 
 def test_missing_file_and_folder(tools, tmp_path):
@@ -205,7 +205,7 @@ def test_gguf_headers_that_lie(content, match, tools, tmp_path):
         (b'{"a": 1}', "malformed"),
         (b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0]}}', "malformed"),
         (b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 9999999]}}', "truncated"),
-        (b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}', "truncated"),
+        (b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}', "malformed"),
         (b'{"a": {"dtype": "F32", "shape": [5], "data_offsets": [0, 16]}}', "has 16 bytes"),
         (b'{"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 16]}}', "malformed"),
         (b'{"a":' * 5000, "no JSON object"),

@@ -14,7 +14,7 @@ LOOK = """
 import sys
 import gatekit_wan22
 families = gatekit_wan22.gatekit_register_families()
-gguf, safetensors = gatekit_wan22.gatekit_register_variants()
+gguf, safetensors, pth = gatekit_wan22.gatekit_register_variants()
 print(families[0].name, gguf.name, safetensors.name)
 for path in sys.argv[1:]:
     cls = gguf if path.endswith("gguf") else safetensors
