@@ -14,7 +14,7 @@ from gatekit import hookimpl
 if TYPE_CHECKING:
     from gatekit import ModelFamily, ModelVariant
 
-    from .conditioning import WanConditioning, first_frame_mask, image_condition, pad_text
+    from .conditioning import WanConditioning, frame_mask, image_condition, pad_text
     from .family import WanFamily, WanFamilyParams
     from .header import Header, TensorInfo, read_header
     from .sizes import TransformerSizes, read_sizes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .variant_safetensors import PthVariant, SafetensorsVariant
 
 _HOME = {
-    "conditioning": ("WanConditioning", "first_frame_mask", "image_condition", "pad_text"),
+    "conditioning": ("WanConditioning", "frame_mask", "image_condition", "pad_text"),
     "family": ("WanFamily", "WanFamilyParams"),
     "header": ("Header", "TensorInfo", "read_header"),
     "sizes": ("TransformerSizes", "read_sizes"),
@@ -51,7 +51,7 @@ __all__ = [
     "WanVAE",
     "WanVariant",
     "WanVariantParams",
-    "first_frame_mask",
+    "frame_mask",
     "gatekit_register_families",
     "gatekit_register_variants",
     "image_condition",

@@ -86,6 +86,11 @@ class WanFamily(ModelFamily):
             return "optional"
         return "required" if self._task == "i2v-a14b" else "never"
 
+    @property
+    def takes_last_image(self) -> bool:
+        """Whether a last frame may be given, with a first one or alone."""
+        return self._task == "i2v-a14b"
+
     @classmethod
     def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
         """A UMT5 encoder or a VAE of Wan's layout, told from the header."""
@@ -123,11 +128,13 @@ class WanFamily(ModelFamily):
                 raise InputError(
                     f"{key} must be text", value=type(value).__name__, remedy="give a str"
                 )
-        if inputs.last_image is not None:
+        given = [i for i in (inputs.image, inputs.last_image) if i is not None]
+        if inputs.last_image is not None and not self.takes_last_image:
             raise InputError(
-                "a last frame is not in this version", remedy="leave out the last image"
+                f"task {self._task} takes no last frame",
+                remedy="leave the last image out, or use i2v-a14b",
             )
-        if inputs.image is None and self.image_use == "required":
+        if not given and self.image_use == "required":
             raise InputError(
                 f"task {self._task} needs an image", remedy="give one with -i, or use t2v-a14b"
             )
@@ -136,10 +143,11 @@ class WanFamily(ModelFamily):
                 f"task {self._task} takes no image",
                 remedy="leave it out, or use i2v-a14b or ti2v-5b",
             )
-        if inputs.image is not None:
+        if given:
             from .image import check_image
 
-            check_image(inputs.image)
+            for image in given:
+                check_image(image)
 
     @property
     def _task(self) -> str:
@@ -246,43 +254,53 @@ class WanFamily(ModelFamily):
         from .memory import give_back
 
         self.check_inputs(inputs)
+        if video.frames == 1 and inputs.image is not None and inputs.last_image is not None:
+            raise InputError(
+                "a video of one frame has no last frame besides the first",
+                remedy="give one image, or more frames",
+            )
         negative = inputs.negative_prompt
         prompts = (inputs.prompt, self.negative_prompt if negative is None else negative)
         encoder = self.open_text_encoder(device)
         text = encoder.embed(prompts).to(device)
         del encoder
         give_back(device)
-        image = self.encode_image(inputs.image, video, device)
+        image = self.encode_image(inputs.image, video, device, inputs.last_image)
         given = {"first_frame" if self.image_as == "frame" else "image": image}
         return {
             name: WanConditioning(text=text[i : i + 1], **given)
             for i, name in enumerate(("positive", "negative"))
         }
 
-    def encode_image(self, image: Any, video: VideoSpec, device: str) -> Tensor | None:
-        """Mask and condition ``[1, 4 + z, T, h, w]`` of a first frame; None where there is none.
+    def encode_image(
+        self, image: Any, video: VideoSpec, device: str, last_image: Any = None
+    ) -> Tensor | None:
+        """Mask and condition ``[1, 4 + z, T, h, w]`` of first and last frame; None without any.
 
-        Where the model takes it as latent frame 0 (``image_as``): ``[1, z, 1, h, w]``.
+        Where the model takes a first frame as latent frame 0 (``image_as``): ``[1, z, 1, h, w]``.
         """
         import torch
 
         from .image import fit, to_tensor
         from .memory import give_back
 
-        if image is None:
+        known = {n: i for n, i in ((0, image), (-1, last_image)) if i is not None}
+        if not known:
             if self.image_use != "optional" or self.image_as == "frame":
                 return None
             z, *rest = self.latent_shape(video)
             return torch.zeros(1, 4 + z, *rest, device=device)
-        frame = fit(to_tensor(image), video.width, video.height) * 2.0 - 1.0
         frames = 1 if self.image_as == "frame" else video.frames
         clip = torch.zeros(1, 3, frames, video.height, video.width)
-        clip[0, :, 0] = frame
+        for number, given in known.items():
+            clip[0, :, number] = fit(to_tensor(given), video.width, video.height) * 2.0 - 1.0
         vae = self.open_vae(device)
         encoded = vae.encode(clip).to(device)
         del vae
         give_back(device)
-        return encoded if self.image_as == "frame" else image_condition(encoded, video.frames)
+        if self.image_as == "frame":
+            return encoded
+        return image_condition(encoded, video.frames, tuple(known))
 
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
         """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""

@@ -1,4 +1,4 @@
-"""A first frame: opened, checked, and fitted to the video's size.
+"""An image for a frame: opened, checked, and fitted to the video's size.
 
 The rule: the image is scaled, keeping its proportions, until it covers the frame (bicubic,
 antialiased), and what stands over is cut off evenly on both sides.
@@ -14,6 +14,8 @@ from gatekit import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Pixels of an image, before any of it is decoded: what is larger is a mistake or an attack.
+MAX_PIXELS = 100_000_000
 _REMEDY = "give a PNG, JPEG or WebP file, a PIL image, or a float tensor [3, H, W] in [0, 1]"
 
 
@@ -29,6 +31,7 @@ def check_image(image: Any) -> None:
 
 def _rgb(image: Any) -> Any:
     """A PIL image, read to its end; it may be backed by a file that is damaged."""
+    _check_size(image.width, image.height, getattr(image, "filename", None) or None)
     try:
         return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise nearly everything
@@ -51,11 +54,31 @@ def _open(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
+                _check_size(image.width, image.height, str(path))
                 return ImageOps.exif_transpose(image).convert("RGB")
+    except Image.DecompressionBombError as error:  # Pillow's own limit, past ours
+        raise _too_large("Pillow's limit", str(path)) from error
+    except InputError:
+        raise
     except Exception as error:  # Pillow's decoders raise nearly everything
         raise InputError(
             f"not a readable image ({type(error).__name__})", where=str(path), remedy=_REMEDY
         ) from error
+
+
+def _check_size(width: int, height: int, where: str | None) -> None:
+    """Raise InputError for an image of more pixels than any video has use for."""
+    if width * height > MAX_PIXELS:
+        raise _too_large(f"{width}x{height}", where)
+
+
+def _too_large(size: str, where: str | None) -> InputError:
+    return InputError(
+        f"this image has more than {MAX_PIXELS // 1_000_000} million pixels",
+        where=where,
+        value=size,
+        remedy="scale it down: the video needs no more pixels than its own",
+    )
 
 
 def _check_tensor(image: Any) -> None:

@@ -1,6 +1,8 @@
 """The family: sizes, inputs, encoding and decoding with small parts."""
 
 import json
+import struct
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,7 +123,9 @@ def test_inputs(parts, picture, tmp_path):
         (i2v, Inputs(image=torch.rand(3, 8, 8) * 255), r"in \[0, 1\]"),
         (i2v, Inputs(image=torch.full((3, 8, 8), float("nan"))), r"in \[0, 1\]"),
         (i2v, Inputs(image=7), "not an image"),
-        (i2v, Inputs(image=picture, last_image=picture), "last frame"),
+        (i2v, Inputs(image=picture, last_image=tmp_path / "none.png"), "no such image"),
+        (t2v, Inputs(last_image=picture), "takes no last frame"),
+        (family(parts, "ti2v-5b"), Inputs(image=picture, last_image=picture), "no last frame"),
         (t2v, Inputs(prompt=3), "prompt must be text"),
     ]
     for f, inputs, match in bad:
@@ -163,6 +167,50 @@ def test_image_to_video_against_a_plain_construction(parts, picture):
     mask[:, :, 0] = 1
     for name in ("positive", "negative"):
         assert torch.equal(out[name].image, torch.cat([mask, condition], dim=1))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_last_frame_against_a_plain_construction(parts, picture, first):
+    """The video that is encoded has each known frame in its place, and grey elsewhere."""
+    last = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(3))
+    inputs = Inputs(prompt="a cat", image=picture if first else None, last_image=last)
+    out = family(parts, "i2v-a14b").encode(inputs, SMALL, "cpu")["positive"].image
+    video = torch.full((9, 32, 48, 3), 0.5)
+    slots = torch.zeros(12)
+    if first:
+        video[0] = fit(to_tensor(picture), 48, 32).permute(1, 2, 0)
+        slots[:4] = 1
+    video[-1] = last.permute(1, 2, 0)
+    slots[-1] = 1
+    condition = load_vae(parts.vae).encode((video * 2 - 1).permute(3, 0, 1, 2)[None])
+    assert torch.equal(out[:, 4:], condition)
+    assert torch.equal(out[0, :, :, 2, 5][:4], slots.view(3, 4).T)
+
+
+def test_one_frame_has_no_first_and_last(parts, picture):
+    one = VideoSpec(width=48, height=32, frames=1, fps=16)
+    with pytest.raises(InputError, match="one frame has no last frame"):
+        family(parts, "i2v-a14b").encode(Inputs(image=picture, last_image=picture), one, "cpu")
+
+
+def bomb(path, width, height):
+    """A PNG whose header claims a size; there are no pixels in it."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize("size", [(20_000, 6_000), (60_000, 60_000)])
+def test_an_image_of_too_many_pixels_is_not_decoded(parts, tmp_path, size):
+    inputs = Inputs(image=bomb(tmp_path / "bomb.png", *size))
+    with pytest.raises(InputError, match=r"bomb\.png: this image has more than 100 million"):
+        family(parts, "i2v-a14b").check_inputs(inputs)
 
 
 def test_optional_image_is_explicit_zeros(parts, picture):
