@@ -2,13 +2,16 @@
 
 Stages: ``vae``, ``base``, ``experts``; each continues from the files of the one before, so that
 ``--stages experts`` may run later. With ``torchrun --nproc-per-node 2`` the base is trained on
-both GPUs and each trains one expert.
+both GPUs and each trains one expert. With ``--start-from FOLDER`` the shipped experts are trained
+further, on the shipped autoencoder and text encoder: what a longer training would have given
+need not be made in one go.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gatekit_tinywan.train import check, export, fit
+from gatekit_tinywan.train import check, export, fit, shipped
 from gatekit_tinywan.train.config import BOUNDARY, REHEARSAL, Config
 from gatekit_tinywan.train.dataset import FIRST, Captions, Dataset, build_dataset
 from gatekit_tinywan.train.denoiser import Range, train_denoiser
@@ -51,12 +54,16 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
 
-    stages = args.stages.split(",")
+    stages = ["experts"] if args.start_from else args.stages.split(",")
     whole, config = config, config.share(size)
     offset = FIRST + rank * config.clips
     captions = Captions(config.clips, offset) if {"base", "experts"} & set(stages) else None
 
-    if "vae" in stages:
+    statistics = None
+    if args.start_from:
+        vae, statistics = shipped.load_vae(args.start_from)
+        vae = vae.to(device)
+    elif "vae" in stages:
         vae = train_vae(config, device, log)
         if rank == 0:
             save(out / "vae", vae)
@@ -64,12 +71,13 @@ def main() -> None:
     else:
         vae = build_vae().to(device)
         restore(out / "vae", vae)
+    if "vae" not in stages:
         log(stage="vae", restored=True, **measure_vae(vae, device, 8))
     if captions is None:
         return
 
     vae.eval()
-    data = build_dataset(vae, captions, config.clips, offset, device)
+    data = build_dataset(vae, captions, config.clips, offset, device, statistics)
     log(stage="dataset", clips=len(data.latents), mean=data.mean.tolist(), std=data.std.tolist())
 
     model = TextConditioned().to(device)
@@ -86,10 +94,15 @@ def main() -> None:
         if rank == 0:
             save(out / "base", model, parts=2)
             _report(model, model, vae, data, device, log, "base")
-    else:
+    elif not args.start_from:
         restore(out / "base", model)
     if "experts" in stages:
-        _experts(model, vae, data, whole, device, log, out)
+        starts = dict.fromkeys(shipped.EXPERTS, model)
+        if args.start_from:
+            starts = {n: shipped.load_expert(args.start_from, n).to(device) for n in starts}
+            if rank == 0:
+                _report(starts["high"], starts["low"], vae, data, device, log, "before")
+        _experts(model, starts, vae, data, whole, device, log, out)
 
 
 def _fresh(config: Config) -> dict[str, torch.Tensor]:
@@ -99,24 +112,28 @@ def _fresh(config: Config) -> dict[str, torch.Tensor]:
 
 
 def _experts(
-    base: TextConditioned, vae: object, data: Dataset, config: Config, device: str, log: fit.Log,
-    out: Path,
+    model: TextConditioned, starts: Mapping[str, TextConditioned], vae: object, data: Dataset,
+    config: Config, device: str, log: fit.Log, out: Path,
 ) -> None:  # fmt: skip
+    """Train each expert from its own start, in ``model``, whose blocks are compiled."""
     rank, size = fit.world()
-    start = {k: v.clone() for k, v in base.state_dict().items()}
+    states = {
+        name: {k: v.clone() for k, v in start.state_dict().items()}
+        for name, start in starts.items()
+    }
     ranges = {"high": Range(BOUNDARY, 1.0, 5.0), "low": Range(0.0, BOUNDARY, config.base_shift)}
     for i, (name, noise) in enumerate(ranges.items()):
         if size > 1 and i % size != rank:
             continue
-        base.load_state_dict(start)
+        model.load_state_dict(states[name])
         train_denoiser(
-            base, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
+            model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
             name=name, with_text=False, together=False,
         )  # fmt: skip
-        save(out / name, base, parts=2)
-        export.export_expert(out / "weights", name, base.transformer)
+        save(out / name, model, parts=2)
+        export.export_expert(out / "weights", name, model.transformer)
         if name == "high":
-            export.export_text_encoder(out / "weights", base.text)
+            export.export_text_encoder(out / "weights", model.text)
             export.export_vae(out / "weights", vae, data.mean, data.std)
     if size > 1:
         dist.barrier()
@@ -162,6 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--stages", default="vae,base,experts")
+    parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),

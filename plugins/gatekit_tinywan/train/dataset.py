@@ -86,8 +86,18 @@ def clip_videos(offset: int, clips: int, device: str, chunk: int = 64) -> Iterat
 
 
 @torch.no_grad()
-def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device: str) -> Dataset:
-    """Encode everything once; a clip's image condition is its first frame, then mid-grey."""
+def build_dataset(
+    vae: Any,
+    captions: Captions,
+    clips: int,
+    offset: int,
+    device: str,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> Dataset:
+    """Encode everything once; a clip's image condition is its first frame, then mid-grey.
+
+    ``statistics``, mean and deviation of the latents, are measured where none are given.
+    """
     latents: list[Tensor] = []
     conditions: list[Tensor] = []
     images = clips // 4  # first frames vary less than clips do
@@ -101,10 +111,12 @@ def build_dataset(vae: Any, captions: Captions, clips: int, offset: int, device:
                 conditions.append(encode_clip(vae, first)[0].bfloat16())
     fused.use(vae, "off")
     stacked, conditioned = torch.cat(latents), torch.cat(conditions)[:images]
-    sample = stacked[:8192].float()
-    mean, std = (
-        fit.mean_over_processes(v) for v in (sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4)))
-    )
+    if statistics is None:
+        sample = stacked[:8192].float()
+        statistics = sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4))
+        mean, std = (fit.mean_over_processes(v) for v in statistics)
+    else:
+        mean, std = (v.to(device) for v in statistics)
     for tensor in (stacked, conditioned):
         for part in tensor.split(4096):
             part.copy_((part.float() - mean.view(-1, 1, 1, 1)) / std.view(-1, 1, 1, 1))

@@ -61,6 +61,23 @@ def plan(planned):
     return planned()
 
 
+def test_shipped_files_come_back_as_the_modules_to_train_on(weights):
+    from gatekit_tinywan.train import shipped
+    from gatekit_wan22.whole_clip import encode_clip
+
+    folder, trained = weights
+    found = shipped.load_expert(folder, "high")
+    for (name, wanted), (other, value) in zip(
+        trained.named_parameters(), found.named_parameters(), strict=True
+    ):
+        assert name == other and value.dtype == torch.float32
+        assert torch.equal(value, wanted.half().float())
+    vae, (mean, std) = shipped.load_vae(folder)
+    assert mean.tolist() == [0.0] * 16 and std.tolist() == [1.0] * 16
+    encoded = encode_clip(vae, torch.rand(1, 3, 5, 32, 32))[0]
+    assert encoded.shape == (1, 16, 2, 4, 4) and encoded.isfinite().all()
+
+
 def test_one_run_is_one_video_and_the_same_bits_again(plan):
     inputs = gatekit.Inputs(prompt="a small red circle moves left slowly", seed=3)
     first, again = gatekit.run(plan, inputs), gatekit.run(plan, inputs)
