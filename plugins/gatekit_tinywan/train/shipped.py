@@ -13,7 +13,7 @@ from torch import Tensor
 from gatekit_tinywan.train.models import TextConditioned, build_vae
 from gatekit_wan22 import layout_transformer, layout_umt5, layout_vae
 
-EXPERTS = ("high", "low")
+EXPERTS: tuple[str, ...] = ("high", "low")
 
 
 def load_vae(folder: Path) -> tuple[Any, tuple[Tensor, Tensor]]:
