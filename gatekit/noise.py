@@ -18,13 +18,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gatekit.brownian import DEPTH, block_at
+from gatekit.deviates import Stream, block_of, each_block, normal_rows, place
 from gatekit.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 _WORD = (1 << 64) - 1
-BROWNIAN_DEPTH = 24
 
 
 def purpose_word(purpose: str) -> int:
@@ -55,7 +56,7 @@ class NoiseSource:
                 remedy="give a whole number, such as 0",
             )
         self.seed = seed if isinstance(seed, int) else tuple(seeds)
-        self._walk: dict[tuple[Any, ...], Any] = {}
+        self._walk: dict[tuple[Any, ...], Tensor] = {}
 
     def normal(
         self,
@@ -81,9 +82,10 @@ class NoiseSource:
         """
         import torch
 
-        keys = self._keys(shape[0])
-        values = self._deviates(keys, math.prod(shape[1:]), step, purpose, visit)
-        return _arranged(values, shape).to(dtype or torch.float32)
+        streams = self._streams(shape, purpose, visit)
+        values = torch.empty(shape[0], math.prod(shape[1:]), dtype=dtype or torch.float32)
+        normal_rows(streams, step, values)
+        return _arranged(values, shape)
 
     def like(self, x: Tensor, *, step: int, purpose: str = "step", visit: int = 0) -> Tensor:
         """``normal`` with the shape, dtype and device of ``x`` ``[B, ...]``."""
@@ -95,7 +97,7 @@ class NoiseSource:
 
         The path runs over the whole of [0, 1], whatever grid looks at it, so increments over
         a cut interval add up: sqrt(a-c) B(a,c) = sqrt(a-b) B(a,b) + sqrt(b-c) B(b,c). Built by
-        bisection (Levy), places rounded to 2^-24.
+        bisection (Levy), places rounded to 2^-20.
 
         Args:
             x: Gives shape ``[B, ...]``, dtype and device.
@@ -106,7 +108,9 @@ class NoiseSource:
         Raises:
             InputError: A place outside [0, 1], or the two coincide.
         """
-        scale = 1 << BROWNIAN_DEPTH
+        import torch
+
+        scale = 1 << DEPTH
         if not (0.0 <= start <= 1.0 and 0.0 <= to <= 1.0):
             raise InputError(
                 "Brownian places lie in [0, 1]", value=(start, to), remedy="give sigmas of the path"
@@ -116,18 +120,32 @@ class NoiseSource:
             raise InputError(
                 "a Brownian increment over no interval",
                 value=(start, to),
-                remedy="give places at least 2^-24 apart",
+                remedy="give places at least 2^-20 apart",
             )
-        shape = tuple(x.shape)
-        a, b = (self._remembered(place, shape, visit) for place in places)
-        # Only a memo: the next interval starts where this one ends.
-        self._walk = {(places[0], shape, visit): a, (places[1], shape, visit): b}
-        increment = (a - b) * math.sqrt(scale / abs(places[0] - places[1]))
-        return _arranged(increment, shape).to(x.dtype).to(x.device)
+        streams = self._streams(x.shape, "brownian", visit)
+        keys = [(at, tuple(x.shape), visit) for at in places]
+        known = [self._walk.get(key) for key in keys]
+        ends = [torch.empty(len(streams), streams[0].size, dtype=torch.float64) for _ in "ab"]
+        ends = [end if old is None else old for end, old in zip(ends, known, strict=True)]
+        out = torch.empty(len(streams), streams[0].size, dtype=x.dtype)
+        factor = math.sqrt(scale / abs(places[0] - places[1]))
 
-    def _remembered(self, place: int, shape: tuple[int, ...], visit: int) -> Any:
-        known = self._walk.get((place, shape, visit))
-        return self._brownian_at(place, shape, visit) if known is None else known
+        def work(row: int, stream: Stream, first: int, count: int) -> None:
+            for at, end, old in zip(places, ends, known, strict=True):
+                if old is None:
+                    place(end[row], first, block_at(at, stream, first, count))
+            a, b, increment = (block_of(t[row], first, count) for t in (*ends, out))
+            increment.copy_(torch.sub(a, b).mul_(factor))
+
+        each_block(streams, work)
+        # Only a memo: the next interval starts where this one ends.
+        self._walk = dict(zip(keys, ends, strict=True))
+        return _arranged(out, x.shape).to(x.device)
+
+    def _streams(self, shape: Sequence[int], purpose: str, visit: int) -> list[Stream]:
+        """One a sample."""
+        size, word = math.prod(shape[1:]), purpose_word(purpose)
+        return [Stream(key, word, visit, size) for key in self._keys(shape[0])]
 
     def _keys(self, batch: int) -> list[tuple[int, int]]:
         if isinstance(self.seed, int):
@@ -140,54 +158,11 @@ class NoiseSource:
             )
         return [(seed & _WORD, 0) for seed in self.seed]
 
-    def _deviates(
-        self, keys: list[tuple[int, int]], size: int, step: int, purpose: str, visit: int
-    ) -> Any:
-        """Box-Muller: float64 array ``[len(keys), size]``, the first of an endless sequence."""
-        import numpy
 
-        pairs = (size + 1) // 2
-        counter = numpy.array([0, step, purpose_word(purpose), visit], dtype=numpy.uint64)
-        out = numpy.empty((len(keys), 2 * pairs))
-        for row, key in zip(out, keys, strict=True):
-            generator = numpy.random.Philox(
-                key=numpy.array(key, dtype=numpy.uint64), counter=counter
-            )
-            words: Any = generator.random_raw(2 * pairs) >> numpy.uint64(11)
-            radius = numpy.sqrt(-2.0 * numpy.log((words[0::2] + 1.0) * 2.0**-53))
-            angle = words[1::2] * (2.0 * math.pi * 2.0**-53)
-            row[0::2] = radius * numpy.cos(angle)
-            row[1::2] = radius * numpy.sin(angle)
-        return out[:, :size]
-
-    def _brownian_at(self, place: int, shape: tuple[int, ...], visit: int) -> Any:
-        """W at ``place`` / 2^24, float64 ``[B, size]``, by bisection from W(0) = 0."""
-        keys, size = self._keys(shape[0]), math.prod(shape[1:])
-        low, high = 0, 1 << BROWNIAN_DEPTH
-        w_low: Any = 0.0
-        w_high: Any = self._deviates(keys, size, high, "brownian", visit)
-        while place not in (low, high):
-            middle = (low + high) // 2
-            spread = math.sqrt((high - low) / (4 << BROWNIAN_DEPTH))
-            w_middle = (w_low + w_high) / 2 + spread * self._deviates(
-                keys, size, middle, "brownian", visit
-            )
-            if place < middle:
-                high, w_high = middle, w_middle
-            else:
-                low, w_low = middle, w_middle
-        if place == low:
-            return w_low if low else w_high * 0.0
-        return w_high
-
-
-def _arranged(values: Any, shape: Sequence[int]) -> Tensor:
+def _arranged(rows: Tensor, shape: Sequence[int]) -> Tensor:
     """Deviates ``[B, size]`` as a tensor of ``shape``; in a video, time runs slowest."""
-    import torch
-
-    flat: Tensor = torch.from_numpy(values)  # pyright: ignore[reportUnknownMemberType]
     if len(shape) == 5:
         batch, channels, frames, height, width = shape
-        framewise = flat.reshape(batch, frames, channels, height, width)
+        framewise = rows.reshape(batch, frames, channels, height, width)
         return framewise.transpose(1, 2).contiguous()
-    return flat.reshape(tuple(shape))
+    return rows.reshape(tuple(shape))

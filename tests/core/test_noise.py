@@ -1,12 +1,16 @@
 import hashlib
 import math
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekit import InputError, NoiseSource
+from gatekit import InputError, NoiseSource, deviates
+from gatekit.brownian import DEPTH
+from gatekit.deviates import BLOCK
+from gatekit.noise import purpose_word
 
 
 def test_deviates_are_fixed_for_ever():
@@ -83,6 +87,67 @@ def test_like_follows_dtype():
     assert noise.float().equal(NoiseSource(0).normal((1, 5), step=0))
 
 
+def drawn():
+    """Rows of more than two blocks, odd, of two samples: plain noise and a Brownian increment."""
+    source = NoiseSource(9)
+    x = torch.zeros(2, 4 * BLOCK + 4321, dtype=torch.float64)
+    return source.like(x, step=2), source.brownian(x, 0.7, 0.4), source.brownian(x, 0.4, 0.15)
+
+
+def test_threads_change_no_bit():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = drawn()
+        torch.set_num_threads(3)
+        together = drawn()
+    finally:
+        torch.set_num_threads(before)
+    assert all(a.equal(b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("block", [BLOCK // 4, 4 * BLOCK])
+def test_blocks_change_no_bit(monkeypatch, block):
+    before = drawn()
+    monkeypatch.setattr(deviates, "BLOCK", block)
+    assert all(a.equal(b) for a, b in zip(before, drawn(), strict=True))
+
+
+def test_deviates_are_box_muller_of_philox_words():
+    """The definition, written out: other code can make the same noise from it."""
+    size = 2 * BLOCK + 7
+    pairs = (size + 1) // 2
+    counter = [0, 3, purpose_word("step"), 0]
+    words = numpy.random.Philox(
+        key=numpy.array([11, 0], dtype=numpy.uint64),
+        counter=numpy.array(counter, dtype=numpy.uint64),
+    ).random_raw(2 * pairs)
+    uniform = (words >> numpy.uint64(11)) * 2.0**-53
+    radius = numpy.sqrt(-2.0 * numpy.log(uniform[0::2] + 2.0**-53))
+    angle = 2.0 * math.pi * uniform[1::2]
+    pair = numpy.stack([radius * numpy.cos(angle), radius * numpy.sin(angle)], 1)
+    wanted = pair.reshape(-1)[:size]
+    made = NoiseSource(11).normal((1, size), step=3, dtype=torch.float64)[0].numpy()
+    assert abs(made - wanted).max() < 4e-15
+
+
+def test_a_brownian_path_is_its_bisection():
+    """Levy's construction, written out at a place of four binary digits."""
+    x = torch.zeros(1, 9, dtype=torch.float64)
+    source = NoiseSource(4)
+
+    def n(place):
+        return source.normal((1, 9), step=place, purpose="brownian", dtype=torch.float64)
+
+    one = 1 << DEPTH
+    w1 = n(one)
+    half = w1 / 2 + n(one // 2) / 2
+    quarter = half / 2 + n(one // 4) * 0.125**0.5
+    three = (quarter + half) / 2 + n(3 * one // 8) * 0.0625**0.5
+    assert torch.allclose(source.brownian(x, 0.375, 0.0) * 0.375**0.5, three, atol=1e-14)
+    assert torch.allclose(source.brownian(x, 1.0, 0.375) * 0.625**0.5, w1 - three, atol=1e-14)
+
+
 @pytest.mark.parametrize("seed", [1.5, "7", [], [1, "2"], True, 1 << 64, None])
 def test_bad_seeds(seed):
     with pytest.raises(InputError, match="64 bits"):
@@ -106,7 +171,7 @@ def test_negative_and_large_seeds():
 def test_brownian_increments_add_up(cuts):
     x = torch.zeros(2, 16, dtype=torch.float64)
     a, b, c = sorted(cuts, reverse=True)
-    a, b, c = (round(v * 2**24) / 2**24 for v in (a, b, c))
+    a, b, c = (round(v * 2**20) / 2**20 for v in (a, b, c))
     source = NoiseSource(3)
     whole = source.brownian(x, a, c) * math.sqrt(a - c)
     parts = source.brownian(x, a, b) * math.sqrt(a - b) + source.brownian(x, b, c) * math.sqrt(

@@ -43,7 +43,7 @@ class Ahead(gatekit.Sampler):
 
 
 SAMPLERS = st.sampled_from(["euler", "heun", "dpmpp_2m", "unipc", Noisy(), Ahead()])
-# A Brownian path knows no two places nearer than 2^-24.
+# A Brownian path knows no two places nearer than 2^-20.
 SIGMAS = st.integers(10_000, 990_000).map(lambda millionth: millionth / 1e6)
 GRIDS = st.lists(SIGMAS, min_size=2, max_size=8, unique=True)
 
