@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from gatekit import InputError, ModelVariant, VariantFacts, VariantParams, WeightsError
+from gatekit import (
+    AdjustParams,
+    InputError,
+    ModelVariant,
+    VariantFacts,
+    VariantParams,
+    WeightsError,
+)
 
 from .conditioning import WanConditioning
 from .folders import is_shard
 from .header import Header, TensorInfo, read_header
+from .lora.host import VariantLoras, named_otherwise, strengths
+from .lora.params import LoraUse, WanAdjust, check_names, with_strengths
 from .precision import COMPUTE_TYPES, check_compute
-from .sizes import TransformerSizes, check_types, official_tensors, read_sizes
+from .sizes import (
+    TransformerSizes,
+    check_types,
+    expected_shapes,
+    official_tensors,
+    read_sizes,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# "high" as a word of the name, or run together with "noise"; "highres" says nothing.
-_NAMED = {e: re.compile(rf"(?<![a-z]){e}(?![a-z])|{e}noise") for e in ("high", "low")}
 
 _STORAGES = {
     "F32": "fp32", "F16": "fp16", "BF16": "bf16",
@@ -46,6 +57,18 @@ class WanVariantParams(VariantParams):
         description="hold quantised matrices decoded: auto does where they take a quarter of "
         "free memory",
     )
+    loras: tuple[LoraUse, ...] = Field((), description="LoRAs, all applied at once")
+    lora_mode: Literal["auto", "merge", "side"] = Field(
+        "auto",
+        description="merge LoRAs into floating-point weights, or compute them beside: auto merges "
+        "where no phase changes a strength and the weights are no view of the file",
+    )
+
+    @field_validator("loras")
+    @classmethod
+    def _named_apart(cls, loras: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
+        check_names(loras)
+        return loras
 
 
 class WanVariant(ModelVariant):
@@ -60,6 +83,8 @@ class WanVariant(ModelVariant):
 
     family: ClassVar[str] = "wan22"
     Params: ClassVar[type[VariantParams]] = WanVariantParams
+    file_fields: ClassVar[tuple[str, ...]] = ("file", "loras.file")
+    Adjust: ClassVar[type[AdjustParams]] = WanAdjust
     file_format: ClassVar[str]
     compute_types: ClassVar[tuple[str, ...]] = COMPUTE_TYPES
     image_optional: ClassVar[bool] = False
@@ -71,6 +96,9 @@ class WanVariant(ModelVariant):
         self._sizes: TransformerSizes | None = None
         self._model: Any = None
         self._loaded: tuple[str, str] | None = None
+        self._loras = VariantLoras(self.params.loras, self.params.expert)
+        self._uses = self.params.loras  # with the strengths of the present phase
+        self._attached: Any = None
 
     @property
     def file(self) -> Path:
@@ -136,12 +164,13 @@ class WanVariant(ModelVariant):
         details = {"model": str(sizes), "task": task}
         if self.params.expert:
             details["expert"] = self.params.expert
+        details |= self._loras.details()
         return VariantFacts(
             storage=self.storage(header),
             file_bytes=header.file_bytes,
             parameters=header.parameters,
             bits_per_weight=8.0 * header.tensor_bytes / header.parameters,
-            resident_bytes=self.resident_bytes(header),
+            resident_bytes=self.resident_bytes(header) + self._loras.resident_bytes(),
             types=header.types,
             details=details,
             warnings=tuple(self._warnings()),
@@ -150,25 +179,36 @@ class WanVariant(ModelVariant):
     def _warnings(self) -> list[str]:
         """What contradicts ``expert``: the name of the file or folder, or a title inside it."""
         expert, header = self.params.expert, self.header()
-        other = {"high": "low", "low": "high"}.get(expert or "")
-        if other is None:
-            return []
         titles = {key: str(header.metadata[key]) for key in _TITLES if key in header.metadata}
         texts = {f"{header.path.name} is named": header.path.name} | {
             f"{header.path.name}: its metadata '{key}' says": title for key, title in titles.items()
         }
+        others = {found: named_otherwise(text, expert) for found, text in texts.items()}
         return [
-            f"{found} a {other}-noise model, but 'expert' is {expert}"
-            for found, text in texts.items()
-            if _NAMED[other].search(text.lower()) and not _NAMED[str(expert)].search(text.lower())
+            *(f"{a} a {b}-noise model, but 'expert' is {expert}" for a, b in others.items() if b),
+            *self._loras.warnings(self.sizes),
         ]
 
     def files(self) -> tuple[Path, ...]:
-        """The weight file, or every shard of a folder."""
+        """The weight file, or every shard of a folder; and those of LoRAs."""
+        found = (self.file,)
         if self.file.is_dir() or is_shard(self.file):
             with contextlib.suppress(WeightsError):  # facts() says what is wrong
-                return self.header().files
-        return (self.file,)
+                found = self.header().files
+        return (*found, *self._loras.paths())
+
+    def adjusted(self, adjust: AdjustParams) -> VariantParams:
+        """The parameters with the strengths of a phase; ScheduleError for an unknown LoRA."""
+        assert isinstance(adjust, WanAdjust)
+        loras = with_strengths(self.params.loras, adjust.loras)
+        return self.params.model_copy(update={"loras": loras})
+
+    def adjust(self, params: VariantParams) -> None:
+        """Use the strengths of these parameters; the weights stay where they are."""
+        assert isinstance(params, WanVariantParams)
+        self._uses = params.loras
+        if self._attached is not None:
+            self._attached.set(strengths(self._uses))
 
     @property
     def loaded(self) -> tuple[str, str] | None:
@@ -203,6 +243,31 @@ class WanVariant(ModelVariant):
             **self.load_options(),
         )
         self._loaded = (device, compute)
+        try:
+            self._attach(device, compute)
+        except BaseException:
+            self.unload()
+            raise
+
+    def _attach(self, device: str, compute: str) -> None:
+        """Put the LoRAs on the model that was loaded."""
+        if not self._loras.uses:
+            return
+        from .lora.attach import Target
+        from .mapped import MappedFile
+        from .precision import torch_dtype
+
+        target = Target(
+            self._model,
+            MappedFile(self.header()),
+            self.tensors(),
+            expected_shapes(self.sizes),
+            torch_dtype(compute),
+            device,
+        )
+        fixed = len({strengths(p.loras) for p in self.phases if isinstance(p, WanVariantParams)})
+        self._attached = self._loras.attach(target, self.sizes, self.params.lora_mode, fixed < 2)
+        self._attached.set(strengths(self._uses))
 
     def unload(self) -> None:
         """Drop the model and give its memory back."""
@@ -211,7 +276,7 @@ class WanVariant(ModelVariant):
         from .memory import give_back
 
         device = self._loaded[0]
-        self._model = self._loaded = None
+        self._model = self._loaded = self._attached = None
         give_back(device)
 
     def timestep(self, sigma: float) -> float:
