@@ -1,4 +1,5 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
+from .cache import cache_folder
 from .errors import (
     Cancelled,
     GatekitError,
@@ -16,6 +17,7 @@ from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
 from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
+from .identity import file_identity
 from .load import load_schedule
 from .multistep import multistep_weights
 from .noise import NoiseSource
@@ -101,6 +103,8 @@ __all__ = [
     "VariantParams",
     "VideoSpec",
     "WeightsError",
+    "cache_folder",
+    "file_identity",
     "hookimpl",
     "list_samplers",
     "load_schedule",

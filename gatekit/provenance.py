@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from gatekit.cache import cache_folder
 from gatekit.identity import file_identity, sha256
 
 if TYPE_CHECKING:
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
     from gatekit.plan import Plan
 
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors", "gguf", "av")
-
-
-def cache_folder() -> Path:
-    """Where gatekit keeps what it can compute again."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "gatekit"
 
 
 class Hashes:
@@ -42,8 +34,9 @@ class Hashes:
         self._thread.start()
 
     def _work(self) -> None:
-        store = cache_folder() / "sha256.json"
-        known = _read_cache(store)
+        folder = cache_folder()
+        store = folder / "sha256.json" if folder is not None else None
+        known = _read_cache(store) if store is not None else {}
         fresh: dict[str, str] = {}
         for path in self.files:
             with contextlib.suppress(OSError):
@@ -51,7 +44,7 @@ class Hashes:
                 if key not in known:
                     known[key] = fresh[key] = sha256(path)
                 self._found[str(path)] = known[key]
-        if fresh:
+        if fresh and store is not None:
             _write_cache(store, fresh)
 
     def result(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,17 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache():
+    """No test reads or writes the cache of who runs it; those of a cache name their own."""
+    before = os.environ.get("GATEKIT_CACHE")
+    os.environ["GATEKIT_CACHE"] = "off"
+    yield
+    os.environ.pop("GATEKIT_CACHE")
+    if before is not None:
+        os.environ["GATEKIT_CACHE"] = before
 
 
 SCHEDULE = """\
@@ -72,7 +84,7 @@ def fake():
 def project(fake, tmp_path, monkeypatch) -> Path:
     """A folder with ``fake.yaml`` and every file it names."""
     monkeypatch.delenv("GATEKIT_MODELS", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GATEKIT_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "fake.yaml").write_text(SCHEDULE)

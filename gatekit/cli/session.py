@@ -48,6 +48,7 @@ class Session:
     def run(self) -> None:
         """Make the video; print its path. Raises what ``gatekit.run`` raises."""
         from gatekit.cli.progress import Bars
+        from gatekit.cli.said import said
         from gatekit.execute import run
         from gatekit.registry import registry
 
@@ -58,7 +59,7 @@ class Session:
         for plugin in registry().broken.values():
             self._say(f"warning: plugin {plugin} was not loaded: {plugin.error}")
         try:
-            with Bars(self.plan, self, self._done()) as bars:
+            with said(), Bars(self.plan, self, self._done()) as bars:
                 result = run(
                     self.plan,
                     self.inputs,

@@ -251,7 +251,7 @@ class WanFamily(ModelFamily):
         self, inputs: Inputs, video: VideoSpec, device: str
     ) -> Mapping[str, WanConditioning]:
         """``positive`` and ``negative``, on ``device``; the encoders are freed again."""
-        from .memory import give_back
+        from .prompts import embed_prompts
 
         self.check_inputs(inputs)
         if video.frames == 1 and inputs.image is not None and inputs.last_image is not None:
@@ -261,10 +261,14 @@ class WanFamily(ModelFamily):
             )
         negative = inputs.negative_prompt
         prompts = (inputs.prompt, self.negative_prompt if negative is None else negative)
-        encoder = self.open_text_encoder(device)
-        text = encoder.embed(prompts).to(device)
-        del encoder
-        give_back(device)
+        spec = self._section("text_encoder")
+        text = embed_prompts(
+            prompts,
+            file=self._file("text_encoder"),
+            precision=spec.precision,
+            device=spec.device or device,
+            tokenizer=spec.tokenizer,
+        ).to(device)
         image = self.encode_image(inputs.image, video, device, inputs.last_image)
         given = {"first_frame" if self.image_as == "frame" else "image": image}
         return {

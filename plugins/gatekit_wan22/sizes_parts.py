@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gatekit import VariantFacts, WeightsError
@@ -13,7 +14,8 @@ from gatekit import VariantFacts, WeightsError
 from . import layout_vae
 from .header import Header, TensorInfo, read_header
 from .sizes import check_types, few
-from .sizes_umt5 import read_umt5_sizes
+from .sizes_umt5 import read_umt5_sizes, umt5_tensors
+from .tokenizer import find_tokenizer
 
 Tensors = dict[str, TensorInfo]
 
@@ -147,8 +149,11 @@ def component_facts(file: Path) -> dict[str, VariantFacts]:
             sizes = read(header)
         except WeightsError:
             continue
-        found[section] = VariantFacts(
-            storage=max(header.types, key=lambda name: header.types[name]),
+        weights = Counter[str]()
+        for tensor in header.tensors.values():
+            weights[tensor.type] += tensor.count
+        facts = VariantFacts(
+            storage=weights.most_common(1)[0][0],
             file_bytes=header.file_bytes,
             parameters=header.parameters,
             bits_per_weight=8.0 * header.tensor_bytes / header.parameters,
@@ -156,4 +161,23 @@ def component_facts(file: Path) -> dict[str, VariantFacts]:
             types=header.types,
             details={"model": str(sizes)},
         )
+        found[section] = _of_text(header, facts) if section == "text_encoder" else facts
     return found
+
+
+def _of_text(header: Header, facts: VariantFacts) -> VariantFacts:
+    """What holds of a text encoder alone: its weights stay in the file, and it has a tokenizer."""
+    blocks = (t for name, t in umt5_tensors(header).items() if name.startswith("encoder."))
+    place = find_tokenizer(header, None)
+    if place is None:
+        said = "none"
+        warning = "there is no tokenizer in it nor beside it: add 'tokenizer: FILE' to its section"
+    else:
+        said = "in the file" if place == header.path else str(place)
+        warning = ""
+    return replace(
+        facts,
+        resident_bytes=4 * max(t.count for t in blocks),  # one decoded matrix at a time
+        details={**facts.details, "tokenizer": said},
+        warnings=(warning,) if warning else (),
+    )

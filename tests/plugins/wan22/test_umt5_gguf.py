@@ -1,6 +1,8 @@
 """A UMT5 encoder in a GGUF file: its names, its quantised tensors, and its tokenizer."""
 
 import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import gguf
@@ -266,3 +268,31 @@ def test_planning_skips_the_vocabulary(model, state, tmp_path):
     header = read_header(write_gguf(tmp_path / "t.gguf", model, state))
     assert header.metadata["tokenizer.ggml.model"] == "t5"
     assert header.metadata["tokenizer.ggml.tokens"] is None
+
+
+def test_inspect(model, state, tools, tmp_path, capsys):
+    from gatekit.cli import call
+
+    path = write_gguf(tmp_path / "umt5-Q8_0.gguf", model, state, quantised("Q8_0"), tools)
+    assert call(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"model: UMT5 encoder, {LAYERS} layers x {DIM}" in shown
+    assert "storage: Q8_0, 8." in shown and "tokenizer: in the file" in shown
+    assert "  text_encoder: {file: umt5-Q8_0.gguf}" in shown
+    save_file(state, tmp_path / "bare.safetensors")
+    assert call(["inspect", str(tmp_path / "bare.safetensors")]) == 0
+    assert "no tokenizer in it nor beside it: add 'tokenizer: FILE'" in capsys.readouterr().out
+
+
+def test_planning_imports_nothing_heavy(model, state, tools, tmp_path):
+    path = write_gguf(tmp_path / "umt5.gguf", model, state, quantised("Q8_0"), tools)
+    look = """if True:
+        import sys
+        from pathlib import Path
+        from gatekit_wan22.sizes_parts import component_facts
+        assert list(component_facts(Path(sys.argv[1]))) == ["text_encoder"]
+        heavy = {"torch", "transformers", "tokenizers", "ftfy", "diffusers"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    done = subprocess.run([sys.executable, "-c", look, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
