@@ -90,7 +90,7 @@ class ModelFamily(ABC):
 
     @classmethod
     def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
-        """What a file can serve as besides a model: ``text_encoder`` or ``vae`` -> facts.
+        """What a file can serve as besides a model: ``text_encoder``, ``vae``, ``lora`` -> facts.
 
         From its header alone; empty for a file that is neither. For ``gatekit inspect``.
         """

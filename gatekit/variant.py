@@ -57,6 +57,7 @@ class VariantFacts:
         types: Tensor type name -> number of tensors.
         details: Family-specific facts, for people (``model: wan 6 layers x 256``).
         warnings: Oddities worth a line, such as a file name that contradicts the expert.
+        yaml: How a schedule names the file, where the name of its section does not tell.
     """
 
     storage: str
@@ -67,6 +68,7 @@ class VariantFacts:
     types: Mapping[str, int] = field(default_factory=dict[str, int])
     details: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
+    yaml: str = ""
 
 
 class ModelVariant(ABC):

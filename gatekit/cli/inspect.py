@@ -93,7 +93,7 @@ def components(file: Path) -> list[tuple[str, str, VariantFacts, str]]:
     from gatekit.registry import registry
 
     return [
-        (family.name, section, facts, f"{section}: {{file: {file.name}}}")
+        (family.name, section, facts, facts.yaml or f"{section}: {{file: {file.name}}}")
         for family in registry().families.values()
         for section, facts in family.component_facts(file).items()
     ]

@@ -93,10 +93,12 @@ class WanFamily(ModelFamily):
 
     @classmethod
     def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
-        """A UMT5 encoder or a VAE of Wan's layout, told from the header."""
+        """A UMT5 encoder or a VAE of Wan's layout, or a LoRA, told from the header."""
+        from .lora.facts import lora_facts
         from .sizes_parts import component_facts
 
-        return component_facts(file)
+        lora = lora_facts(file)
+        return {"lora": lora} if lora is not None else component_facts(file)
 
     def default_video(self) -> Mapping[str, float]:
         """Wan's size, length and rate."""

@@ -10,7 +10,7 @@ from gatekit import WeightsError
 
 from ..header import Header, TensorInfo, read_header
 from ..sizes import check_types, few
-from .names import SECOND, kind_of, official_module, split
+from .names import FIRST, SECOND, kind_of, official_module, split
 
 MERGE_IT = "merge it into the model with the tool that made it, or give a plain LoRA"
 
@@ -125,9 +125,7 @@ def read_lora(path: str | Path, expert: str | None = None) -> LoraFile:
 
 def _part(header: Header, expert: str | None) -> list[str]:
     """Keys of the part that is meant, where a file has parts for two models."""
-    second = [key for key in header.tensors if key.startswith(SECOND)]
-    first = [key for key in header.tensors if key.startswith("transformer.")]
-    if not (first and second):
+    if not has_both(header):
         return list(header.tensors)
     if expert is None:
         raise WeightsError(
@@ -135,7 +133,13 @@ def _part(header: Header, expert: str | None) -> list[str]:
             where=str(header.path),
             remedy="say 'expert: high' or 'expert: low' in the variant",
         )
-    return second if expert == "low" else first
+    prefix = SECOND if expert == "low" else FIRST
+    return [key for key in header.tensors if key.startswith(prefix)]
+
+
+def has_both(header: Header) -> bool:
+    """Whether a file has LoRAs for two models."""
+    return all(any(k.startswith(p) for k in header.tensors) for p in (FIRST, SECOND))
 
 
 def _no_lora(header: Header) -> WeightsError:

@@ -20,7 +20,7 @@ PREFIXES = (
     *("transformer_2.", "transformer.", "model.", "dit.", "unet."),
     *("lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_"),
 )
-SECOND = "transformer_2."  # diffusers' name of the low-noise expert
+FIRST, SECOND = "transformer.", "transformer_2."  # diffusers' names of the experts, high and low
 _ADAPTER = r"(?:\.[A-Za-z0-9_-]+)?"  # PEFT's name of the adapter: lora_A.default.weight
 ROLES = {
     "down": re.compile(rf"(.+)\.(?:lora_down|lora_A|lora\.down)(?:{_ADAPTER}\.weight)?"),
