@@ -40,7 +40,7 @@ def embed_prompts(
 
     from .memory import give_back
 
-    header = read_header(file)
+    header = read_header(file, role="text_encoder")
     width, length = read_umt5_sizes(header).dim, text_length(header)
     place = find_tokenizer(header, tokenizer)
     if place is None:
