@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -95,6 +95,16 @@ class ModelFamily(ABC):
         From its header alone; empty for a file that is neither. For ``gatekit inspect``.
         """
         return {}
+
+    @classmethod
+    def parts_of(cls, path: Path) -> Sequence[Path]:
+        """Files and folders of a model's root folder that can be inspected one by one."""
+        return ()
+
+    @classmethod
+    def describe_file(cls, file: Path) -> Sequence[str]:
+        """Lines about a file that no variant and no component can use; for ``gatekit inspect``."""
+        return ()
 
     def default_video(self) -> Mapping[str, float]:
         """Values for keys of ``video`` that the schedule leaves out."""

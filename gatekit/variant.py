@@ -121,6 +121,11 @@ class ModelVariant(ABC):
                 remedy="use two variants, or implement 'adjust'",
             )
 
+    @classmethod
+    def suggested(cls, file: Path) -> Mapping[str, str]:
+        """Keys of a variant that a file's name suggests; for ``gatekit inspect``."""
+        return {}
+
     @abstractmethod
     def facts(self) -> VariantFacts:
         """Read the header(s). Raises WeightsError for a file that is no such model."""

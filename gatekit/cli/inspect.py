@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file, or a folder.")],
     as_json: Json = False,
 ) -> None:
     """Show what a weight file is and how to use it."""
@@ -24,26 +25,70 @@ def inspect(
 
     if not file.exists():
         raise WeightsError("no such file", where=str(file), remedy="check the path")
-    found, reasons = candidates(file.absolute())
-    found += components(file.absolute())
-    if not found:
-        raise WeightsError(
-            "no installed plugin can use this file",
-            where=str(file),
-            remedy="; ".join(reasons) or "'gatekit plugins' lists what is installed",
-        )
+    parts = parts_of(file.absolute()) or [file.absolute()]
+    entries = [entry for part in parts for entry in entries_of(part, file)]
     if as_json:
-        entries = [
-            {"family": family, "use": use, "facts": asdict(facts), "yaml": line}
-            for family, use, facts, line in found
-        ]
-        print_json({"file": str(file), "size": file.stat().st_size, "opens_as": entries})
+        print_json(
+            {
+                "file": str(file),
+                "size": sum({e.file: e.facts.file_bytes for e in entries}.values()),
+                "opens_as": [
+                    {"family": e.family, "use": e.use, "facts": asdict(e.facts), "yaml": e.yaml}
+                    for e in entries
+                ],
+            }
+        )
         return
-    for i, (family, use, facts, line) in enumerate(found):
-        if i == 0:
-            print("\n".join([str(file), *describe(facts)]))
-        print(f"opens as: {use} of family {family}")
-        print(f"  {line}")
+    shown: set[Path] = set()
+    for entry in entries:
+        if entry.file not in shown:
+            shown.add(entry.file)
+            print("\n".join([str(entry.file), *describe(entry.facts)]))
+        print(f"opens as: {entry.use} of family {entry.family}")
+        print(f"  {entry.yaml}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to use a file."""
+
+    file: Path
+    family: str
+    use: str
+    facts: VariantFacts
+    yaml: str
+
+
+def entries_of(file: Path, asked: Path) -> list[Entry]:
+    """Every way to use a file; WeightsError where there is none, after what is known of it."""
+    from gatekit.errors import WeightsError
+    from gatekit.registry import registry
+
+    # As a schedule names it: a part of a root with the root's own name before it.
+    name = file.relative_to(asked.absolute().parent).as_posix()
+    found, reasons = candidates(file, name)
+    found += components(file, name)
+    if found:
+        return found
+    known = dict.fromkeys(
+        line for family in registry().families.values() for line in family.describe_file(file)
+    )
+    if known:
+        print("\n".join([str(file), *known]))
+    raise WeightsError(
+        "no installed plugin can use this file",
+        where=str(asked if file == asked.absolute() else file),
+        remedy="; ".join(reasons) or "'gatekit plugins' lists what is installed",
+    )
+
+
+def parts_of(path: Path) -> list[Path]:
+    """What a family finds in the root folder of its download."""
+    from gatekit.registry import registry
+
+    return list(
+        dict.fromkeys(p for family in registry().families.values() for p in family.parts_of(path))
+    )
 
 
 def describe(facts: VariantFacts) -> list[str]:
@@ -64,45 +109,45 @@ def describe(facts: VariantFacts) -> list[str]:
     return lines + [f"warning: {warning}" for warning in facts.warnings]
 
 
-def candidates(file: Path) -> tuple[list[tuple[str, str, VariantFacts, str]], list[str]]:
-    """Every (family, variant) that can open a file, with its facts and a line of YAML.
+def candidates(file: Path, name: str) -> tuple[list[Entry], list[str]]:
+    """Every variant that can open a file.
 
     The second list says why each of the others cannot.
     """
     from gatekit.errors import UserError
     from gatekit.registry import registry
 
-    found: list[tuple[str, str, VariantFacts, str]] = []
+    found: list[Entry] = []
     reasons: dict[str, None] = {}
-    facts_of: dict[type[Any], VariantFacts] = {}
+    tried: dict[type[Any], VariantFacts | None] = {}
     for family in registry().families.values():
         for use, cls in registry().variants_of(family).items():
-            try:
-                if cls not in facts_of:
-                    facts_of[cls] = cls(cls.Params.model_validate({"file": str(file)})).facts()
-            except (UserError, ValueError) as exc:
-                text = exc.message if isinstance(exc, UserError) else str(exc).splitlines()[0]
-                reasons[f"{cls.family} {use}: {text}"] = None
-                continue
-            found.append((family.name, use, facts_of[cls], yaml_line(file, use, cls)))
+            if cls not in tried:
+                tried[cls] = None
+                try:
+                    tried[cls] = cls(cls.Params.model_validate({"file": str(file)})).facts()
+                except (UserError, ValueError) as exc:
+                    text = exc.message if isinstance(exc, UserError) else str(exc).splitlines()[0]
+                    reasons[f"{cls.family} {use}: {text}"] = None
+            facts = tried[cls]
+            if facts is not None:
+                found.append(Entry(file, family.name, use, facts, yaml_line(file, name, use, cls)))
     return found, list(reasons)
 
 
-def components(file: Path) -> list[tuple[str, str, VariantFacts, str]]:
+def components(file: Path, name: str) -> list[Entry]:
     """Every (family, section) that a file can serve as: a text encoder, a VAE."""
     from gatekit.registry import registry
 
     return [
-        (family.name, section, facts, facts.yaml or f"{section}: {{file: {file.name}}}")
+        Entry(file, family.name, section, facts, facts.yaml or f"{section}: {{file: {name}}}")
         for family in registry().families.values()
         for section, facts in family.component_facts(file).items()
     ]
 
 
-def yaml_line(file: Path, use: str, cls: type[Any]) -> str:
+def yaml_line(file: Path, name: str, use: str, cls: type[Any]) -> str:
     """How a schedule names the file."""
-    expert = ""
-    if "expert" in cls.Params.model_fields:
-        name = file.name.lower()
-        expert = next((f"expert: {side}, " for side in ("high", "low") if side in name), "")
-    return f"variants: {{{file.stem.split('.')[0]}: {{use: {use}, {expert}file: {file.name}}}}}"
+    keys = {"use": use, **cls.suggested(file), "file": name}
+    key = re.sub(r"[^A-Za-z0-9_]+", "-", file.stem if file.is_file() else file.name)
+    return f"variants: {{{key}: {{{', '.join(f'{k}: {v}' for k, v in keys.items())}}}}}"

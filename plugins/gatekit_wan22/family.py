@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -99,6 +99,20 @@ class WanFamily(ModelFamily):
 
         lora = lora_facts(file)
         return {"lora": lora} if lora is not None else component_facts(file)
+
+    @classmethod
+    def parts_of(cls, path: Path) -> Sequence[Path]:
+        """Experts, text encoder and VAE in the root folder of a download."""
+        from .survey import parts_of
+
+        return parts_of(path)
+
+    @classmethod
+    def describe_file(cls, file: Path) -> Sequence[str]:
+        """Its tensors, and what a Wan transformer lacks."""
+        from .survey import describe_file
+
+        return describe_file(file)
 
     def default_video(self) -> Mapping[str, float]:
         """Wan's size, length and rate."""

@@ -18,7 +18,7 @@ PATCH = (1, 2, 2)
 EPS = 1e-6
 Shape = tuple[int, ...]
 MARKS = ("blocks.0.self_attn.norm_q.weight", "text_embedding.2.weight", "head.modulation")
-WHAT_FITS = "give the diffusion model of Wan 2.1 or 2.2 (GGUF or safetensors)"
+WHAT_FITS = "give the diffusion model of Wan 2.1 or 2.2"
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,34 @@ class TransformerSizes:
         """Whether it was trained on clean first frames in its state: TI2V-5B, told by z 48."""
         return self.in_channels == self.out_channels == 48
 
+    @property
+    def published(self) -> str | None:
+        """What the model of these sizes is known as; None for a size nobody published."""
+        return PUBLISHED.get(self)
+
     def __str__(self) -> str:
         return (
             f"wan {self.layers} layers x {self.dim} ({self.heads} heads, ffn {self.ffn_dim}), "
             f"{self.in_channels} channels in, {self.out_channels} out"
         )
+
+
+PUBLISHED = {
+    TransformerSizes(5120, 13824, 40, 16, 16, 4096): "Wan 2.2 T2V A14B, one expert, or 2.1 T2V 14B",
+    TransformerSizes(5120, 13824, 40, 36, 16, 4096): "Wan 2.2 I2V A14B, one expert",
+    TransformerSizes(3072, 14336, 30, 48, 48, 4096): "Wan 2.2 TI2V-5B",
+    TransformerSizes(1536, 8960, 30, 16, 16, 4096): "Wan 2.1 T2V 1.3B",
+}
+# Tensors that models made from Wan's have and Wan's own do not.
+RELATIVES = {
+    "img_emb.": "a Wan 2.1 image-to-video model: its cross-attention also reads CLIP's embedding "
+    "of the image, which no part of gatekit makes",
+    "vace_": "a Wan VACE model, with blocks for control videos",
+    "casual_audio_encoder.": "a Wan S2V model, driven by speech",
+    "face_adapter.": "a Wan Animate model, driven by a face",
+    "control_adapter.": "a Wan Fun model with camera control",
+    "ref_conv.": "a Wan Fun control model",
+}
 
 
 def expected_shapes(s: TransformerSizes) -> dict[str, Shape]:
@@ -136,12 +159,13 @@ def read_sizes(header: Header) -> TransformerSizes:
     where, tensors = str(header.path), official_tensors(header)
     if not any(mark in tensors for mark in MARKS):
         raise _foreign(header, tensors)
-    if any(n.startswith("img_emb.") for n in tensors):
-        raise WeightsError(
-            "a Wan 2.1 image-to-video model with a CLIP branch",
-            where=where,
-            remedy="not in this version; Wan 2.2 has no such branch",
-        )
+    for start, relative in RELATIVES.items():
+        if any(n.startswith(start) for n in tensors):
+            raise WeightsError(
+                relative,
+                where=where,
+                remedy="use Wan 2.2 (T2V or I2V A14B, TI2V-5B) or Wan 2.1 T2V",
+            )
 
     def tensor(name: str) -> TensorInfo:
         if name not in tensors:

@@ -21,7 +21,7 @@ from gatekit import (
 from .conditioning import WanConditioning
 from .folders import is_shard
 from .header import Header, TensorInfo, read_header
-from .lora.host import VariantLoras, named_otherwise, strengths
+from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
 from .lora.params import LoraUse, WanAdjust, check_names, with_strengths
 from .precision import COMPUTE_TYPES, check_compute
 from .sizes import (
@@ -31,6 +31,7 @@ from .sizes import (
     official_tensors,
     read_sizes,
 )
+from .survey import title_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +162,10 @@ class WanVariant(ModelVariant):
         task = "image-to-video" if sizes.image_channels else "text-to-video"
         if sizes.takes_first_frame:
             task = "text-to-video, with or without a first frame"
-        details = {"model": str(sizes), "task": task}
+        published = sizes.published or "no published size; a small or pruned model"
+        details = {"model": str(sizes), "known as": published, "task": task}
+        if title := title_of(header):
+            details["metadata"] = title
         if self.params.expert:
             details["expert"] = self.params.expert
         details |= self._loras.details()
@@ -188,6 +192,15 @@ class WanVariant(ModelVariant):
             *(f"{a} a {b}-noise model, but 'expert' is {expert}" for a, b in others.items() if b),
             *self._loras.warnings(self.sizes),
         ]
+
+    @classmethod
+    def suggested(cls, file: Path) -> Mapping[str, str]:
+        """``expert``, where the file's name says which it is."""
+        pair = ("transformer", "transformer_2")  # diffusers' folders; one alone is no expert
+        if file.name in pair and all((file.parent / name).is_dir() for name in pair):
+            return {"expert": "low" if file.name == pair[1] else "high"}
+        named = [e for e, pattern in NAMED.items() if pattern.search(file.name.lower())]
+        return {"expert": named[0]} if len(named) == 1 else {}
 
     def files(self) -> tuple[Path, ...]:
         """The weight file, or every shard of a folder; and those of LoRAs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,6 +103,25 @@ def write_gguf(path, state, kinds=None, *, arch="wan", prefix="", fold=None, str
     return path
 
 
+def write_shards(folder, state, number=3, index=True, stem="diffusion_pytorch_model"):
+    """A folder of ``number`` shards of a state dict, as the hub's downloads are."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    names = list(state)
+    weight_map = {}
+    for i in range(number):
+        file = f"{stem}-{i + 1:05d}-of-{number:05d}.safetensors"
+        part = {n: state[n] for n in names[i::number]}
+        save_file(part, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    if index:
+        total = sum(t.nbytes for t in state.values())
+        text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map})
+        (folder / f"{stem}.safetensors.index.json").write_text(text)
+    return folder
+
+
 def is_matrix(name: str) -> bool:
     """Whether public Wan files quantise this tensor: the ten matrices of each block."""
     return name.startswith("blocks.") and name.endswith(".weight") and ".norm" not in name
@@ -121,6 +141,7 @@ def tools():
         random_wan=random_wan,
         official=official,
         write_gguf=write_gguf,
+        write_shards=write_shards,
         ggml_quantise=ggml_quantise,
         is_matrix=is_matrix,
         open_file=open_file,

@@ -131,7 +131,7 @@ def edited(wan, **changes):
         ({"text_embedding__0__weight": torch.zeros(100, 32)}, "widths fit no Wan model"),
         ({"text_embedding__0__weight": torch.zeros(0, 32)}, "widths fit no Wan model"),
         ({"text_embedding__0__weight": torch.zeros(256)}, "1 dimensions, not 2"),
-        ({"img_emb__proj__0__weight": torch.zeros(4)}, "CLIP branch"),
+        ({"img_emb__proj__0__weight": torch.zeros(4)}, "CLIP's embedding of the image"),
         ({"head__head__bias": torch.zeros(64, dtype=torch.int32)}, "'head.head.bias' is I32"),
         ({"blocks__999999__x": torch.zeros(1)}, "block 2 of 1000000 is missing"),
     ],

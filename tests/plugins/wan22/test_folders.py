@@ -16,22 +16,6 @@ from gatekit_wan22.sizes import read_sizes
 STEM = "diffusion_pytorch_model"
 
 
-def write_shards(folder, state, number=3, index=True, stem=STEM):
-    folder.mkdir(parents=True)
-    names = list(state)
-    weight_map = {}
-    for i in range(number):
-        file = f"{stem}-{i + 1:05d}-of-{number:05d}.safetensors"
-        part = {n: state[n] for n in names[i::number]}
-        save_file(part, folder / file, {"format": "pt"})
-        weight_map |= dict.fromkeys(part, file)
-    if index:
-        total = sum(t.nbytes for t in state.values())
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map})
-        (folder / f"{stem}.safetensors.index.json").write_text(text)
-    return folder
-
-
 def open_folder(path, **params):
     return SafetensorsVariant(SafetensorsVariant.Params(file=path, **params))
 
@@ -44,7 +28,7 @@ def same(header, state):
 
 @pytest.mark.parametrize("index", [True, False])
 def test_shards_are_the_model(index, wan, inputs, tools, tmp_path):
-    folder = write_shards(tmp_path / "model", wan.state, index=index)
+    folder = tools.write_shards(tmp_path / "model", wan.state, index=index)
     variant = open_folder(folder)
     whole = tools.open_file(wan.path)
     assert variant.facts().parameters == whole.facts().parameters
@@ -59,8 +43,8 @@ def test_shards_are_the_model(index, wan, inputs, tools, tmp_path):
     assert torch.equal(found, wanted)
 
 
-def test_an_index_or_one_shard_stands_for_all(wan, tmp_path):
-    folder = write_shards(tmp_path / "model", wan.state)
+def test_an_index_or_one_shard_stands_for_all(wan, tools, tmp_path):
+    folder = tools.write_shards(tmp_path / "model", wan.state)
     for name in (f"{STEM}.safetensors.index.json", f"{STEM}-00002-of-00003.safetensors"):
         assert same(read_header(folder / name), wan.state)
         assert len(open_folder(folder / name).facts().types) == 1
@@ -72,14 +56,14 @@ def roots(wan, tools, tmp_path_factory):
     """Wan's official root and diffusers', two experts each, told apart by their seeds."""
     other = tools.official(tools.random_wan(seed=5))
     official = tmp_path_factory.mktemp("r") / "Wan2.2-T2V-A14B"
-    write_shards(official / "high_noise_model", wan.state)
-    write_shards(official / "low_noise_model", other)
+    tools.write_shards(official / "high_noise_model", wan.state)
+    tools.write_shards(official / "low_noise_model", other)
     (official / "Wan2.1_VAE.pth").write_bytes(b"x")
     (official / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"x")
     diffusers = official.parent / "Wan2.2-T2V-A14B-Diffusers"
     for name, state in (("transformer", wan.state), ("transformer_2", other)):
         theirs = layout_transformer.official_to_diffusers(state)
-        write_shards(diffusers / name, theirs, number=2)
+        tools.write_shards(diffusers / name, theirs, number=2)
     (diffusers / "vae").mkdir()
     save_file({"a": torch.ones(1)}, diffusers / "vae" / f"{STEM}.safetensors")
     (diffusers / "vae" / "config.json").write_text("{}")
@@ -196,8 +180,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_folders_that_are_wrong(case, wan, tmp_path):
-    folder = write_shards(tmp_path / "model", wan.state)
+def test_folders_that_are_wrong(case, wan, tools, tmp_path):
+    folder = tools.write_shards(tmp_path / "model", wan.state)
     change, match = BROKEN[case]
     change(folder)
     with pytest.raises(WeightsError, match=match) as caught:
@@ -206,7 +190,7 @@ def test_folders_that_are_wrong(case, wan, tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_folders_that_are_no_model(wan, tmp_path):
+def test_folders_that_are_no_model(wan, tools, tmp_path):
     with pytest.raises(WeightsError, match="a folder without weight files"):
         read_header(tmp_path)
     (tmp_path / "inner").mkdir()
@@ -216,7 +200,7 @@ def test_folders_that_are_no_model(wan, tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"a folder of 2 models: a\.safetensors, b\.gguf"):
         read_header(tmp_path)
-    folder = write_shards(tmp_path / "mixed", wan.state, index=False)
+    folder = tools.write_shards(tmp_path / "mixed", wan.state, index=False)
     (folder / f"{STEM}-00002-of-00003.safetensors").write_bytes(b"GGUF\3\0\0\0" + bytes(16))
     with pytest.raises(WeightsError, match="of several formats: gguf, safetensors"):
         read_header(folder)
