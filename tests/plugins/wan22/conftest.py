@@ -135,6 +135,25 @@ def open_file(path, **params):
     return cls(cls.Params(file=path, **params))
 
 
+def small_umt5(path):
+    """A UMT5 encoder of width 32 with its tokenizer, for prompts of up to 24 tokens."""
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from gatekit_wan22 import layout_umt5
+
+    words = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁cat", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.Unigram([(w, -1.0) for w in words], 2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    umt5 = UMT5EncoderModel(
+        UMT5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    )
+    state = {n: p.clone() for n, p in layout_umt5.diffusers_to_official(umt5.state_dict()).items()}
+    save_file(state, path, metadata={"tokenizer_json": tokenizer.to_str(), "text_length": "24"})
+    return path
+
+
 @pytest.fixture(scope="session")
 def tools():
     return SimpleNamespace(
@@ -145,6 +164,7 @@ def tools():
         ggml_quantise=ggml_quantise,
         is_matrix=is_matrix,
         open_file=open_file,
+        small_umt5=small_umt5,
     )
 
 

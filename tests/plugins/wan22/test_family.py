@@ -28,31 +28,18 @@ SMALL = VideoSpec(width=48, height=32, frames=9, fps=16)
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def parts(tmp_path_factory, tools):
     """A small VAE and a small UMT5 with its tokenizer."""
     from diffusers import AutoencoderKLWan
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import UMT5Config, UMT5EncoderModel
 
-    from gatekit_wan22 import layout_umt5, layout_vae
+    from gatekit_wan22 import layout_vae
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("parts")
     vae = AutoencoderKLWan(base_dim=8)
     save_file(layout_vae.diffusers_to_official(vae.state_dict()), folder / "vae.safetensors")
-    words = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁cat", *"abcdefghijklmnopqrstuvwxyz"]
-    tokenizer = Tokenizer(models.Unigram([(w, -1.0) for w in words], 2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    umt5 = UMT5EncoderModel(
-        UMT5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    )
-    state = {n: p.clone() for n, p in layout_umt5.diffusers_to_official(umt5.state_dict()).items()}
-    save_file(
-        state,
-        folder / "umt5.safetensors",
-        metadata={"tokenizer_json": tokenizer.to_str(), "text_length": "24"},
-    )
-    return SimpleNamespace(vae=folder / "vae.safetensors", umt5=folder / "umt5.safetensors")
+    umt5 = tools.small_umt5(folder / "umt5.safetensors")
+    return SimpleNamespace(vae=folder / "vae.safetensors", umt5=umt5)
 
 
 def family(parts, task="t2v-a14b", cls=WanFamily, **files):

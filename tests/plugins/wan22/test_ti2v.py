@@ -18,9 +18,8 @@ GRID = (1.0, 0.8, 0.5, 0.2)
 def small(tmp_path_factory, tools):
     """A 5B model, VAE 2.2 and UMT5 at small widths, their files, and an encoded image."""
     from diffusers import AutoencoderKLWan
-    from transformers import UMT5Config, UMT5EncoderModel
 
-    from gatekit_wan22 import layout_umt5, layout_vae
+    from gatekit_wan22 import layout_vae
 
     folder = tmp_path_factory.mktemp("ti2v")
     model = tools.random_wan(in_channels=48, out_channels=48, layers=1, dim=128, ffn=64)
@@ -37,11 +36,7 @@ def small(tmp_path_factory, tools):
         latents_std=[1.0] * 48,
     )
     save_file(layout_vae.diffusers_to_official(vae.state_dict()), folder / "vae.safetensors")
-    umt5 = UMT5EncoderModel(
-        UMT5Config(vocab_size=40, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    )
-    state = layout_umt5.diffusers_to_official(umt5.state_dict())
-    save_file({n: p.clone() for n, p in state.items()}, folder / "umt5.safetensors")
+    tools.small_umt5(folder / "umt5.safetensors")
     image = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
     first = load_vae(folder / "vae.safetensors").encode(image[None, :, None] * 2 - 1)
     return SimpleNamespace(model=model, folder=folder, image=image, first=first)
