@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import InputError, WeightsError
 
+from . import vae_stream
 from .header import Header, read_header
 from .latent_statistics import statistics
 from .sizes import compare_shapes
 from .sizes_parts import VAESizes, read_vae_sizes, vae_tensors
+from .vae_tiles import Grid, Tile, grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Up to this many values at full resolution (pixels x base channels x frames), all frames go
-# through at once; beyond it, in cached chunks of four. Fixed, so that a rerun has the same bits.
+# through at once; beyond it, piece by piece in time and in tiles. Fixed, so that a rerun has the
+# same bits.
 WHOLE_CLIP = 1 << 24
 
 
@@ -28,10 +31,14 @@ class WanVAE:
         sizes: Its sizes.
         mean: Latent mean a channel, ``[1, z, 1, 1, 1]``.
         std: Latent standard deviation a channel, likewise.
+        tile: ``auto``, ``never``, or (height, width) of the largest tile in pixels.
     """
 
-    def __init__(self, model: Any, sizes: VAESizes, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, model: Any, sizes: VAESizes, mean: Tensor, std: Tensor, tile: Tile = "auto"
+    ) -> None:
         self.model, self.sizes, self.mean, self.std = model, sizes, mean, std
+        self.tile: Tile = tile
 
     @property
     def device(self) -> str:
@@ -56,12 +63,14 @@ class WanVAE:
                 value=list(video.shape),
                 remedy="crop or pad it",
             )
-        x = video.to(self.mean.device, self.model.dtype)
+        x = video.to(self.mean.device)
         with torch.no_grad():
             if self._whole(*video.shape[2:]):
+                x = x.to(self.model.dtype)
                 mean = self._at_once(lambda clip: clip.encode_clip(self.model, x)[0])
             else:
-                mean = self.model.encode(x).latent_dist.mode()
+                tiles = self.tiles(video.shape[3] // s, video.shape[4] // s, decoding=False)
+                mean = vae_stream.encode(self.model, self.sizes, x, tiles)
         return (mean.float() - self.mean) / self.std
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -81,9 +90,18 @@ class WanVAE:
         with torch.no_grad():
             if self._whole(frames, height, width):
                 video = self._at_once(lambda clip: clip.decode_clip(self.model, z))
-            else:
-                video = self.model.decode(z, return_dict=False)[0]
-        return video.float().clamp(-1.0, 1.0)
+                return video.float().clamp_(-1.0, 1.0)
+            tiles = self.tiles(*latent.shape[3:], decoding=True)
+            return vae_stream.decode(self.model, self.sizes, z, tiles)
+
+    def tiles(self, height: int, width: int, *, decoding: bool) -> Grid:
+        """The tiles of a frame of ``height`` x ``width`` latent pixels.
+
+        Raises:
+            InputError: ``tile`` is too small to hold the borders.
+        """
+        item = self.model.dtype.itemsize
+        return grid(height, width, self.sizes, item, self.tile, decoding=decoding)
 
     def _whole(self, frames: int, height: int, width: int) -> bool:
         widest = max(self.sizes.base_dim, self.sizes.decoder_base_dim)
@@ -101,7 +119,9 @@ class WanVAE:
                 module.__dict__.pop("forward", None)
 
 
-def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") -> WanVAE:
+def load_vae(
+    file: str | Path, *, precision: str = "fp32", device: str = "cpu", tile: Tile = "auto"
+) -> WanVAE:
     """Open a VAE of Wan 2.1 or 2.2, of any width.
 
     Args:
@@ -109,6 +129,8 @@ def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") 
             ``latents_std`` (JSON lists) replace the constants of Wan's VAE.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: Where the weights go.
+        tile: How large clips are cut: ``auto`` by their size, ``never``, or (height, width) of
+            the largest tile in pixels. The result is that of whole frames, up to rounding.
 
     Raises:
         WeightsError: The file is missing, damaged, or no such VAE.
@@ -133,6 +155,7 @@ def load_vae(file: str | Path, *, precision: str = "fp32", device: str = "cpu") 
         sizes,
         torch.tensor(mean, device=device).view(view),
         torch.tensor(std, device=device).view(view),
+        tile,
     )
 
 
