@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gatekit.params import FamilyParams
 
@@ -28,12 +28,16 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A text encoder or a VAE: its file (absolute, None if not found) and where it runs."""
+    """A text encoder or a VAE: its file (absolute, None if not found) and where it runs.
+
+    ``tile``, of a VAE: ``auto``, ``never``, or the pixels that a tile may measure each way.
+    """
 
     file: Path | None
     precision: str = "fp32"
     device: str | None = None
     tokenizer: Path | None = None
+    tile: Literal["auto", "never"] | int = "auto"
 
 
 @dataclass(frozen=True)

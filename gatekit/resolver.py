@@ -18,6 +18,7 @@ from gatekit.lookup import Finder, MissingFile, finder, missing_error
 from gatekit.path import as_path
 from gatekit.plan import Plan, PlannedPhase
 from gatekit.registry import registry
+from gatekit.schedule import VAE
 from gatekit.validate import validated
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class _Resolver:
             tokenizer=self._found(component.tokenizer, (section, "tokenizer"), files)
             if component.tokenizer
             else None,
+            tile=component.tile if isinstance(component, VAE) else "auto",
         )
 
     def _check_components(self, family: ModelFamily) -> None:

@@ -140,6 +140,21 @@ class Component(Model):
     tokenizer: str | None = None
 
 
+def as_tile(value: Any) -> Any:
+    """``auto``, ``never``, or pixels."""
+    if value in ("auto", "never") or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError("a tile is auto, never, or a number of pixels")
+
+
+class VAE(Component):
+    """``vae``: also how it cuts frames that are too large to be coded whole."""
+
+    tile: Annotated[
+        Literal["auto", "never"] | Annotated[int, Field(gt=0)], BeforeValidator(as_tile)
+    ] = "auto"
+
+
 class Video(Model):
     """Size of the video; the family fills in what is left out."""
 
@@ -178,7 +193,7 @@ class Schedule(Model):
     name: str = Field(min_length=1)
     family: Named
     text_encoder: Component | None = None
-    vae: Component | None = None
+    vae: VAE | None = None
     variants: dict[Annotated[str, Field(pattern=NAME)], Use] = Field(min_length=1)
     video: Video = Video()
     sigmas: Annotated[GridUse, BeforeValidator(spelled_out)]

@@ -180,6 +180,7 @@ class WanFamily(ModelFamily):
         from .sizes_parts import read_vae_sizes
         from .sizes_umt5 import read_umt5_sizes
         from .tokenizer import find_tokenizer, no_tokenizer
+        from .vae_tiles import least_tile
 
         header = read_header(self._file("text_encoder"), role="text_encoder")
         read_umt5_sizes(header)
@@ -194,6 +195,13 @@ class WanFamily(ModelFamily):
                 f"{self.temporal_stride}",
                 where=str(self._file("vae")),
                 remedy=f"give the VAE of Wan {'2.2' if self.z_dim == 48 else '2.1'}",
+            )
+        tile, least = self._section("vae").tile, least_tile(sizes)
+        if isinstance(tile, int) and tile < least:
+            raise ScheduleError(
+                "a tile must hold its border on both sides",
+                value=tile,
+                remedy=f"'vae.tile' must be at least {least} for this VAE, or auto",
             )
 
     def check_variant(self, variant: ModelVariant, compute: str) -> None:
@@ -349,7 +357,12 @@ class WanFamily(ModelFamily):
         from .vae import load_vae
 
         spec = self._section("vae")
-        return load_vae(self._file("vae"), precision=spec.precision, device=spec.device or device)
+        return load_vae(
+            self._file("vae"),
+            precision=spec.precision,
+            device=spec.device or device,
+            tile=spec.tile,
+        )
 
     def _section(self, key: str) -> ComponentSpec:
         components: Components = self.components

@@ -31,7 +31,7 @@ class WanVAE:
         sizes: Its sizes.
         mean: Latent mean a channel, ``[1, z, 1, 1, 1]``.
         std: Latent standard deviation a channel, likewise.
-        tile: ``auto``, ``never``, or (height, width) of the largest tile in pixels.
+        tile: ``auto``, ``never``, or the pixels that a tile may measure each way.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ def load_vae(
             ``latents_std`` (JSON lists) replace the constants of Wan's VAE.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: Where the weights go.
-        tile: How large clips are cut: ``auto`` by their size, ``never``, or (height, width) of
-            the largest tile in pixels. The result is that of whole frames, up to rounding.
+        tile: How large clips are cut: ``auto`` by their size, ``never``, or the pixels that a
+            tile may measure each way. The result is that of whole frames, up to rounding.
 
     Raises:
         WeightsError: The file is missing, damaged, or no such VAE.
@@ -159,7 +159,7 @@ def load_vae(
     )
 
 
-def empty_vae(sizes: VAESizes, header: Header) -> Any:
+def empty_vae(sizes: VAESizes, header: Header | None = None) -> Any:
     """``AutoencoderKLWan`` whose parameters have shapes but no memory.
 
     Raises:
@@ -190,7 +190,7 @@ def empty_vae(sizes: VAESizes, header: Header) -> Any:
     except (ValueError, AssertionError) as error:
         raise WeightsError(
             f"the widths {list(sizes.dim_mult)} x {sizes.base_dim} fit no Wan VAE",
-            where=str(header.path),
+            where=str(header.path) if header else None,
             remedy="the file mixes models, or is damaged",
         ) from error
     return model.eval()

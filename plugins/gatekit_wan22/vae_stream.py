@@ -23,8 +23,8 @@ class _Pass:
     """One pass through time over some layers: the frames that each of them keeps."""
 
     def __init__(self, model: Any) -> None:
-        counts: dict[str, int] = model._cached_conv_counts
-        self._kept: list[Any] = [None] * max(counts.values())
+        names = [type(module).__name__ for module in model.modules()]
+        self._kept: list[Any] = [None] * names.count("WanCausalConv3d")
         self._at = [0]
 
     def start(self) -> _Pass:
@@ -58,7 +58,7 @@ def decode(model: Any, sizes: VAESizes, z: Tensor, tiles: Grid) -> Tensor:
     import torch
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
-    decoder, cell = model.decoder, sizes.spatial_stride
+    cell = sizes.spatial_stride
     frames = (z.shape[2] - 1) * sizes.temporal_stride + 1
     shape = (z.shape[0], 3, frames, z.shape[3] * cell, z.shape[4] * cell)
     video = torch.empty(shape, device=z.device)
@@ -149,22 +149,17 @@ def encode(model: Any, sizes: VAESizes, video: Tensor, tiles: Grid) -> Tensor:
     for row in tiles.rows:
         for column in tiles.columns:
             state = _Pass(model)
-            here = (
-                _pixels(slice(row.low, row.high), cell),
-                _pixels(slice(column.low, column.high), cell),
-            )
+            seen = video[..., _pixels(row.seen, cell), _pixels(column.seen, cell)]
             for k, start in enumerate(starts):
-                state.start()
-                piece = video[:, :, start : start + (step if k else 1), *here].to(model.dtype)
-                x = state.convolution(encoder.conv_in, patchify(piece, sizes.patch))
+                piece = seen[:, :, start : start + (step if k else 1)].to(model.dtype)
+                x = state.start().convolution(encoder.conv_in, patchify(piece, sizes.patch))
                 for block in blocks[:split]:
                     x = state.layer(block, x)
                 if coarse is None:
                     frame = (video.shape[3] // cell, video.shape[4] // cell)
                     coarse = x.new_empty(*x.shape[:2], len(starts), *frame)
-                coarse[:, :, k : k + 1, row.start : row.stop, column.start : column.stop] = x[
-                    ..., row.core, column.core
-                ]
+                x = x[..., row.core, column.core]
+                coarse[:, :, k : k + 1, row.whole, column.whole] = x
     assert coarse is not None
     state, means = _Pass(model), []
     for k in range(len(starts)):

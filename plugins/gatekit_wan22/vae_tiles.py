@@ -16,7 +16,7 @@ from gatekit import InputError
 if TYPE_CHECKING:
     from .sizes_parts import VAESizes
 
-Tile = Literal["auto", "never"] | tuple[int, int]
+Tile = Literal["auto", "never"] | int
 
 # ``auto``: what a tile may take at its peak, by ``tile_bytes``.
 TILE_BYTES = 3 << 30
@@ -108,7 +108,7 @@ def grid(
         sizes: The VAE's.
         item: Bytes of a number it computes in.
         tile: ``auto``: as few pixels computed twice as ``TILE_BYTES`` allows; ``never``: one;
-            (height, width): the largest tile in pixels, border included.
+            a number: pixels that a tile may measure each way, border included.
         decoding: Or encoding.
 
     Raises:
@@ -121,18 +121,24 @@ def grid(
         most = TILE_BYTES // tile_bytes(sizes, item, decoding=decoding)
         rows, columns = _fewest(_cuts(height, border), _cuts(width, border), most)
         return Grid(rows, columns)
-    stride = sizes.spatial_stride
-    found = [
-        next((cut for cut in _cuts(length, border) if _largest(cut) * stride <= size), None)
-        for length, size in zip((height, width), tile, strict=True)
-    ]
-    if found[0] is None or found[1] is None:
+    if tile < least_tile(sizes):
         raise InputError(
             "a tile must hold its border on both sides",
-            value=list(tile),
-            remedy=f"give at least {stride * (2 * border + 1)} each way, or 'auto'",
+            value=tile,
+            remedy=f"at least {least_tile(sizes)} pixels for this VAE, or 'auto'",
         )
-    return Grid(found[0], found[1])
+    most = tile // sizes.spatial_stride
+    rows, columns = (
+        next(cut for cut in _cuts(length, border) if _largest(cut) <= most)
+        for length in (height, width)
+    )
+    return Grid(rows, columns)
+
+
+def least_tile(sizes: VAESizes) -> int:
+    """The smallest tile in pixels: one cell and its border on both sides."""
+    border = max(decoding_border(sizes), encoding_border(sizes))
+    return sizes.spatial_stride * (2 * border + 1)
 
 
 Cut = tuple[Span, ...]

@@ -243,6 +243,13 @@ def test_rotated_photographs_stand_upright(tmp_path):
 
 def test_components_are_checked_by_their_headers(parts, wan, tmp_path):
     family(parts).check_components()
+    tight = family(parts)
+    vae = ComponentSpec(file=parts.vae, tile=100)
+    tight.components = Components(tight.components.text_encoder, vae)
+    with pytest.raises(
+        ScheduleError, match=r"border on both sides.*'vae\.tile' must be at least 120"
+    ):
+        tight.check_components()
     with pytest.raises(WeightsError, match="not a Wan VAE"):
         family(parts, vae=parts.umt5).check_components()
     with pytest.raises(WeightsError, match="not a UMT5"):
