@@ -18,6 +18,7 @@ from .guidance import Guidance, Predict
 from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
 from .identity import file_identity
+from .linear import Linear, evaluate, lazy
 from .load import load_schedule
 from .multistep import multistep_weights
 from .noise import NoiseSource
@@ -67,6 +68,7 @@ __all__ = [
     "HistoryPolicy",
     "InputError",
     "Inputs",
+    "Linear",
     "ModelFamily",
     "ModelVariant",
     "NoiseSource",
@@ -104,8 +106,10 @@ __all__ = [
     "VideoSpec",
     "WeightsError",
     "cache_folder",
+    "evaluate",
     "file_identity",
     "hookimpl",
+    "lazy",
     "list_samplers",
     "load_schedule",
     "multistep_weights",

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError
 
@@ -42,13 +42,18 @@ def gauss_legendre() -> tuple[tuple[float, float], ...]:
     return tuple(zip(nodes.tolist(), weights.tolist(), strict=True))
 
 
-def lagrange(nodes: Sequence[float], at: float) -> list[float]:
-    """Values at ``at`` of the Lagrange basis over ``nodes``; a node at infinity weighs 0."""
-    finite = [j for j, node in enumerate(nodes) if math.isfinite(node)]
-    values = [0.0] * len(nodes)
-    for j in finite:
-        factors = ((at - nodes[i]) / (nodes[j] - nodes[i]) for i in finite if i != j)
-        values[j] = math.prod(factors)
+def _basis(nodes: Sequence[float], at: Sequence[float]) -> list[Any]:
+    """Values at ``at`` of the Lagrange basis over ``nodes``, arrays; nodes at infinity apart."""
+    import numpy
+
+    points, finite = numpy.array(at), [node for node in nodes if math.isfinite(node)]
+    values: list[Any] = []
+    for node in nodes:
+        value: Any = numpy.ones(len(at))
+        for other in finite:
+            if other != node:
+                value = value * ((points - other) / (node - other))
+        values.append(value)
     return values
 
 
@@ -95,15 +100,15 @@ def multistep_weights(
     along = "lam" if coordinate == "lam" and sigma < path.sigma_max else "u"
     start, end = path.coordinate(along, sigma), path.coordinate(along, sigma_next)
     middle, half = (start + end) / 2, (end - start) / 2
-    weights = [0.0] * len(nodes)
-    for node, weight in gauss_legendre():
-        point = middle + half * node
-        at = point if along == coordinate else _place(path, coordinate, math.exp(-point))
-        dy = weight * math.exp(point - end)  # the constant factors drop out below
-        if density is not None:
-            dy *= density(_sigma_at(path, along, point))
-        for j, value in enumerate(lagrange(places, at)):
-            weights[j] += dy * value
+    points = [(middle + half * node, weight) for node, weight in gauss_legendre()]
+    at = [p if along == coordinate else _place(path, coordinate, math.exp(-p)) for p, _ in points]
+    dy = [weight * math.exp(p - end) for p, weight in points]  # constant factors drop out below
+    if density is not None:
+        dy = [d * density(_sigma_at(path, along, p)) for d, (p, _) in zip(dy, points, strict=True)]
+    weights = [
+        math.fsum((values * dy).tolist()) if math.isfinite(place) else 0.0
+        for place, values in zip(places, _basis(places, at), strict=True)
+    ]
     total = math.fsum(weights)
     return tuple(w / total for w in weights)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from gatekit.errors import InputError
+from gatekit.linear import Linear, mix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,25 +78,41 @@ class Path(ABC):
                     "unknown coordinate", value=name, remedy=f"use one of {', '.join(COORDINATES)}"
                 )
 
-    def velocity(self, x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    @overload
+    def velocity(self, x: Tensor, denoised: Tensor, sigma: float) -> Tensor: ...
+    @overload
+    def velocity(self, x: Linear, denoised: Tensor | Linear, sigma: float) -> Linear: ...
+    def velocity(self, x: Tensor | Linear, denoised: Any, sigma: float) -> Tensor | Linear:
         """dx/dsigma = (x - D)/sigma."""
         return (x - denoised) / sigma
 
-    def transfer(self, x: Tensor, denoised: Tensor, sigma: float, to: float) -> Tensor:
+    @overload
+    def transfer(self, x: Tensor, denoised: Tensor, sigma: float, to: float) -> Tensor: ...
+    @overload
+    def transfer(self, x: Linear, denoised: Tensor | Linear, sigma: float, to: float) -> Linear: ...
+    @overload
+    def transfer(self, x: Tensor, denoised: Linear, sigma: float, to: float) -> Linear: ...
+    def transfer(
+        self, x: Tensor | Linear, denoised: Tensor | Linear, sigma: float, to: float
+    ) -> Tensor | Linear:
         """Move ``x`` from ``sigma`` to ``to`` along the flow of a constant ``denoised``.
 
         (t/s) x + (alpha_t - alpha_s t/s) D: exact for constant D, finite at s = 1.
 
         Args:
-            x: State at ``sigma``, any shape.
+            x: State at ``sigma``, any shape. Where it or D is a ``Linear``, so is the answer.
             denoised: D, same shape.
             sigma: Noise level s > 0.
             to: Noise level t >= 0, on either side of s.
         """
         ratio = to / sigma
-        return ratio * x + (self.alpha(to) - self.alpha(sigma) * ratio) * denoised
+        return mix((ratio, x), (self.alpha(to) - self.alpha(sigma) * ratio, denoised))
 
-    def renoise(self, x: Tensor, sigma: float, to: float, noise: Tensor) -> Tensor:
+    @overload
+    def renoise(self, x: Tensor, sigma: float, to: float, noise: Tensor) -> Tensor: ...
+    @overload
+    def renoise(self, x: Linear, sigma: float, to: float, noise: Tensor | Linear) -> Linear: ...
+    def renoise(self, x: Tensor | Linear, sigma: float, to: float, noise: Any) -> Tensor | Linear:
         """Add fresh noise so that ``x`` at ``sigma`` becomes a sample at ``to`` >= ``sigma``.
 
         (alpha_u/alpha_t) x + sqrt(u^2 - (alpha_u t/alpha_t)^2) n.
@@ -112,7 +129,7 @@ class Path(ABC):
         if to == sigma:
             return x
         scale = self.alpha(to) / self.alpha(sigma)
-        return scale * x + math.sqrt(max(to**2 - (scale * sigma) ** 2, 0.0)) * noise
+        return mix((scale, x), (math.sqrt(max(to**2 - (scale * sigma) ** 2, 0.0)), noise))
 
     def sigma_down(self, sigma: float, to: float, eta: float, rule: str = "lift") -> float:
         """Where a stochastic step from ``sigma`` to ``to`` goes before noise lifts it to ``to``.

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from gatekit.params import SamplerParams
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gatekit.linear import Linear
     from gatekit.path import Path
     from gatekit.state import Evaluation
 
@@ -84,7 +85,15 @@ class StepContext:
         """D(x, sigma); at (c.x, c.sigma) it is known already and costs nothing."""
         return self.engine.denoise(x, sigma)
 
-    def velocity(self, x: Tensor, denoised: Tensor, sigma: float | None = None) -> Tensor:
+    @overload
+    def velocity(self, x: Tensor, denoised: Tensor, sigma: float | None = None) -> Tensor: ...
+    @overload
+    def velocity(
+        self, x: Linear, denoised: Tensor | Linear, sigma: float | None = None
+    ) -> Linear: ...
+    def velocity(
+        self, x: Tensor | Linear, denoised: Any, sigma: float | None = None
+    ) -> Tensor | Linear:
         """dx/dsigma = (x - D)/sigma, at ``c.sigma`` if None."""
         return self.path.velocity(x, denoised, self.sigma if sigma is None else sigma)
 
@@ -96,9 +105,21 @@ class StepContext:
         """Signal level."""
         return self.path.alpha(sigma)
 
+    @overload
     def transfer(
         self, x: Tensor, denoised: Tensor, to: float, start: float | None = None
-    ) -> Tensor:
+    ) -> Tensor: ...
+    @overload
+    def transfer(
+        self, x: Linear, denoised: Tensor | Linear, to: float, start: float | None = None
+    ) -> Linear: ...
+    @overload
+    def transfer(
+        self, x: Tensor, denoised: Linear, to: float, start: float | None = None
+    ) -> Linear: ...
+    def transfer(
+        self, x: Tensor | Linear, denoised: Tensor | Linear, to: float, start: float | None = None
+    ) -> Tensor | Linear:
         """Move x from ``start`` (``c.sigma`` if None) to ``to`` along a constant D."""
         return self.path.transfer(x, denoised, self.sigma if start is None else start, to)
 
@@ -106,13 +127,29 @@ class StepContext:
         """Deterministic end of a stochastic step; ``renoise`` from there to ``sigma_next``."""
         return self.path.sigma_down(self.sigma, self.sigma_next, eta, rule)
 
+    @overload
     def renoise(
         self,
         x: Tensor,
         from_sigma: float,
         to: float | None = None,
         noise: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor: ...
+    @overload
+    def renoise(
+        self,
+        x: Linear,
+        from_sigma: float,
+        to: float | None = None,
+        noise: Tensor | Linear | None = None,
+    ) -> Linear: ...
+    def renoise(
+        self,
+        x: Tensor | Linear,
+        from_sigma: float,
+        to: float | None = None,
+        noise: Any = None,
+    ) -> Tensor | Linear:
         """Lift x from ``from_sigma`` to ``to`` (``sigma_next``) with ``noise`` (``c.noise()``)."""
         target = self.sigma_next if to is None else to
         if target == from_sigma:

@@ -67,6 +67,15 @@ def plain(denoise: Denoiser) -> Callable[[], Evaluate]:
     return lambda: evaluate
 
 
+def is_finite(x: Tensor) -> Tensor:
+    """Whether all of x is, as a tensor of its device: one pass, as its extremes tell."""
+    import torch
+
+    if x.numel() == 0:
+        return torch.ones((), dtype=torch.bool, device=x.device)
+    return torch.isfinite(torch.stack(torch.aminmax(x))).all()
+
+
 class Engine:
     """Evaluates, counts, checks and draws for one run: the mutable part, kept in one place."""
 
@@ -140,7 +149,7 @@ class Engine:
         import torch
 
         self.check()
-        finite = torch.isfinite(denoised).all()
+        finite = is_finite(denoised)
         if finite.device.type != "cuda":
             self._pending = (finite, None, where)
             self.check()

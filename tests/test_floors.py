@@ -16,7 +16,7 @@ import gatekit
 ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: ("errors", "params", "suggest", "cache"),
-    1: ("path", "multistep", "sigmas", "deviates", "brownian", "noise"),
+    1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history"),
     3: ("schedule", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (

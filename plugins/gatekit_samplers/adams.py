@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gatekit import Evaluation
+from gatekit import Evaluation, Linear, lazy
 from gatekit_samplers.coordinate import Coordinate, MultistepParams
 from gatekit_samplers.multistep import Density, ExponentialMultistep, blend
 
@@ -43,15 +43,16 @@ class AdamsBashforth(ExponentialMultistep):
     def mean(
         self,
         path: Path,
-        x: Tensor,
+        x: Tensor | Linear,
         sigma: float,
         known: Sequence[Evaluation],
         weights: Sequence[float],
-    ) -> Tensor:
+    ) -> Linear:
         """The D whose velocity at (x, sigma) is sum_j b_j v_j."""
         if len(known) == 1:
-            return known[0].denoised
-        return x - sigma * blend(weights, [k.velocity for k in known])
+            return lazy(known[0].denoised)
+        velocities = [path.velocity(lazy(k.x), k.denoised, k.sigma) for k in known]
+        return lazy(x) - sigma * blend(weights, velocities)
 
 
 class AB2(AdamsBashforth):

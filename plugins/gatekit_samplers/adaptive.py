@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gatekit import NumericsError, Sampler, SamplerParams, StepContext, StepResult, StretchContext
+from gatekit import (
+    NumericsError,
+    Sampler,
+    SamplerParams,
+    StepContext,
+    StepResult,
+    StretchContext,
+    lazy,
+)
 from gatekit_samplers.runge_kutta import DOPRI5, RALSTON3, Tableau, combine
 
 if TYPE_CHECKING:
@@ -84,10 +92,10 @@ class AdaptiveRungeKutta(Sampler):
         """(x', D, D', error) of one step; one synchronisation with the device."""
         t, p, h = self.tableau, self.params, to - sigma
         slopes = t.slopes(c, x, denoised, sigma, to)
-        new = x + h * combine(t.weights, slopes)
+        new = (x + h * combine(t.weights, slopes)).tensor()
         ahead = c.denoise(new, to)
-        gap: Any = h * combine(t.error, [*slopes, c.velocity(new, ahead, to)])
-        scaled = gap / (p.atol + p.rtol * x.abs().maximum(new.abs()))
+        gap = h * combine(t.error, [*slopes, c.velocity(lazy(new), ahead, to)])
+        scaled = gap.tensor() / (p.atol + p.rtol * x.abs().maximum(new.abs()))
         error = scaled.flatten(1).square().mean(1).max().sqrt()
         return new, denoised, ahead, float(error)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gatekit import Evaluation, SamplerParams, StepContext
+from gatekit import Evaluation, Linear, SamplerParams, StepContext, lazy
 from gatekit_samplers.coordinate import Coordinate, MultistepParams
 from gatekit_samplers.multistep import Density, ExponentialMultistep, blend
 
@@ -52,21 +52,21 @@ class DEIS(ExponentialMultistep):
         """That of d rho = -rho^2 dy."""
         return lambda s: path.ve(s) ** 2
 
-    def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+    def corrected(self, c: StepContext, denoised: Tensor) -> Tensor | Linear:
         """As usual, but not where rho was infinite."""
         infinite = bool(c.past) and c.alpha(c.past[0].sigma) == 0.0
-        return c.x if infinite else super().correct(c, denoised)
+        return c.x if infinite else super().corrected(c, denoised)
 
     def mean(
         self,
         path: Path,
-        x: Tensor,
+        x: Tensor | Linear,
         sigma: float,
         known: Sequence[Evaluation],
         weights: Sequence[float],
-    ) -> Tensor:
+    ) -> Linear:
         """The D whose noise at (x, sigma) is sum_j b_j e_j."""
         if not any(weights[1:]) and known[0].sigma == sigma:
-            return known[0].denoised
-        noises = [(k.x - path.alpha(k.sigma) * k.denoised) / k.sigma for k in known]
-        return (x - sigma * blend(weights, noises)) / path.alpha(sigma)
+            return lazy(known[0].denoised)
+        noises = [(lazy(k.x) - path.alpha(k.sigma) * lazy(k.denoised)) / k.sigma for k in known]
+        return (lazy(x) - sigma * blend(weights, noises)) / path.alpha(sigma)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gatekit import Sampler, SamplerParams, StepContext, StepResult
+from gatekit import Sampler, SamplerParams, StepContext, StepResult, lazy
 
 
 class AncestralParams(SamplerParams):
@@ -43,4 +43,4 @@ class EulerAncestral(Sampler):
         """Transfer, then noise."""
         denoised = c.denoise(c.x, c.sigma)
         down = c.sigma_down(self.params.eta, self.params.rule)
-        return StepResult(c.renoise(c.transfer(c.x, denoised, down), down), denoised)
+        return StepResult(c.renoise(c.transfer(lazy(c.x), denoised, down), down).tensor(), denoised)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatekit import Sampler, StepContext, StepResult
+from gatekit import Sampler, StepContext, StepResult, lazy
 
 
 class Heun(Sampler):
@@ -16,7 +16,7 @@ class Heun(Sampler):
     def step(self, c: StepContext) -> StepResult:
         """Trapezoidal rule with an Euler predictor."""
         denoised, ds = c.denoise(c.x, c.sigma), c.sigma_next - c.sigma
-        v = c.velocity(c.x, denoised)
+        v = c.velocity(lazy(c.x), denoised)
         x = c.x + ds * v
-        v_next = c.velocity(x, c.denoise(x, c.sigma_next), c.sigma_next)
-        return StepResult(c.x + ds * (v + v_next) / 2, denoised)
+        v_next = c.velocity(x, c.denoise(x.tensor(), c.sigma_next), c.sigma_next)
+        return StepResult((c.x + ds * (v + v_next) / 2).tensor(), denoised)

@@ -32,6 +32,6 @@ class LMS(AdamsBashforth):
         known = (Evaluation(c.sigma, c.x, denoised, ""), *c.past)
         return known, self.weights(c.path, c.sigma, c.sigma_next, known)
 
-    def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+    def corrected(self, c: StepContext, denoised: Tensor) -> Tensor:
         """As it came."""
         return c.x

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gatekit import Evaluation, Sampler, StepContext, StepResult, multistep_weights
+from gatekit import (
+    Evaluation,
+    Linear,
+    Sampler,
+    StepContext,
+    StepResult,
+    evaluate,
+    lazy,
+    multistep_weights,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +37,13 @@ def columns(
     return [first[0], *(p.sigma for p in past)], [first[1], *(p.denoised for p in past)]
 
 
-def blend(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
-    """sum_j a_j D_j with sum_j a_j = 1, as differences to the first: exact for a constant D."""
-    mixed: Any = values[0]
-    for weight, value in zip(weights[1:], values[1:], strict=True):
-        if weight != 0.0:
-            mixed = mixed + weight * (value - values[0])
-    return mixed
+def blend(weights: Sequence[float], values: Sequence[Tensor | Linear]) -> Linear:
+    """sum_j a_j D_j."""
+    return Linear(
+        (weight * factor, tensor)
+        for weight, value in zip(weights, values, strict=True)
+        for factor, tensor in lazy(value).terms
+    )
 
 
 class ExponentialMultistep(Sampler):
@@ -91,12 +100,18 @@ class ExponentialMultistep(Sampler):
     def step(self, c: StepContext) -> StepResult:
         """Mean of the predictions, transfer, noise."""
         denoised = c.denoise(c.x, c.sigma)
-        start, down = self.correct(c, denoised), self.down(c)
+        start, down = self.corrected(c, denoised), self.down(c)
         known, weights = self.choose(c, denoised)
         mean = self.mean(c.path, start, c.sigma, known, weights)
-        return StepResult(c.renoise(c.transfer(start, mean, down), down), denoised, start=start)
+        ahead = c.renoise(c.transfer(start, mean, down), down)
+        x, start = evaluate(ahead, start)
+        return StepResult(x, denoised, start=start)
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+        """As ``corrected``."""
+        return evaluate(self.corrected(c, denoised))[0]
+
+    def corrected(self, c: StepContext, denoised: Tensor) -> Tensor | Linear:
         """The first step redone with D at its end; c.x after any other."""
         first = c.past[0] if len(c.past) == 1 else None
         if self.points < 3 or first is None or first.start is None:
@@ -111,11 +126,11 @@ class ExponentialMultistep(Sampler):
     def mean(
         self,
         path: Path,
-        x: Tensor,
+        x: Tensor | Linear,
         sigma: float,
         known: Sequence[Evaluation],
         weights: Sequence[float],
-    ) -> Tensor:
+    ) -> Linear:
         """The constant prediction that stands for a step from (x, sigma)."""
         return blend(weights, [k.denoised for k in known])
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gatekit import Sampler, StepContext, StepResult
+from gatekit import Linear, Sampler, StepContext, StepResult, lazy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,23 +35,22 @@ class Tableau:
     source: str
     error: tuple[float, ...] = ()
 
-    def slopes(self, c: Any, x: Tensor, denoised: Tensor, sigma: float, to: float) -> list[Tensor]:
-        """The velocities k_i of a step from (x, sigma) to ``to``."""
-        slopes = [c.velocity(x, denoised, sigma)]
+    def slopes(
+        self, c: StepContext, x: Tensor, denoised: Tensor, sigma: float, to: float
+    ) -> list[Linear]:
+        """The velocities k_i of a step from (x, sigma) to ``to``, in terms of x and the D_i."""
+        slopes = [c.velocity(lazy(x), denoised, sigma)]
         for node, row in zip(self.nodes[1:], self.rows, strict=True):
             at = to if node == 1.0 else sigma + node * (to - sigma)
             inner = x + (to - sigma) * combine(row, slopes)
-            slopes.append(c.velocity(inner, c.denoise(inner, at), at))
+            slopes.append(c.velocity(inner, c.denoise(inner.tensor(), at), at))
         return slopes
 
 
-def combine(factors: tuple[float, ...], slopes: list[Tensor]) -> Any:
+def combine(factors: tuple[float, ...], slopes: list[Linear]) -> Linear:
     """sum_i f_i k_i."""
-    total: Any = 0.0
-    for factor, slope in zip(factors, slopes, strict=True):
-        if factor != 0.0:
-            total = total + factor * slope
-    return total
+    pairs = zip(factors, slopes, strict=True)
+    return Linear((f * c, tensor) for f, slope in pairs if f != 0.0 for c, tensor in slope.terms)
 
 
 class RungeKutta(Sampler):
@@ -63,7 +62,8 @@ class RungeKutta(Sampler):
         """One step of the tableau."""
         denoised, t = c.denoise(c.x, c.sigma), self.tableau
         slopes = t.slopes(c, c.x, denoised, c.sigma, c.sigma_next)
-        return StepResult(c.x + (c.sigma_next - c.sigma) * combine(t.weights, slopes), denoised)
+        x = c.x + (c.sigma_next - c.sigma) * combine(t.weights, slopes)
+        return StepResult(x.tensor(), denoised)
 
 
 HAIRER = 'Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition'

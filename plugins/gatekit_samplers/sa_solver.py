@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gatekit import Evaluation, SamplerParams, StepContext, StepResult
+from gatekit import Evaluation, Linear, SamplerParams, StepContext, StepResult, evaluate, lazy
 from gatekit_samplers.coordinate import MultistepParams
 from gatekit_samplers.multistep import ExponentialMultistep
 
@@ -65,17 +64,19 @@ class SASolver(ExponentialMultistep):
         """Correct the step behind, predict the step ahead; remember how many points it had."""
         denoised = c.denoise(c.x, c.sigma)
         down = self.down(c)
-        x = self._corrected(c, denoised)
+        start = self.corrected(c, denoised)
         known, weights = self.choose(c, denoised)
-        mean = self.mean(c.path, x, c.sigma, known, weights)
-        result = StepResult(c.renoise(c.transfer(x, mean, down), down), denoised, start=x)
-        return replace(result, memory={"points": float(len(known))})
+        mean = self.mean(c.path, start, c.sigma, known, weights)
+        ahead = c.renoise(c.transfer(start, mean, down), down)
+        x, start = evaluate(ahead, start)
+        return StepResult(x, denoised, start=start, memory={"points": float(len(known))})
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
         """Nothing: see the class."""
         return c.x
 
-    def _corrected(self, c: StepContext, denoised: Tensor) -> Tensor:
+    def corrected(self, c: StepContext, denoised: Tensor) -> Tensor | Linear:
+        """The last step redone, with its own noise."""
         past = c.past[: int(float(c.memory.get("points", 0.0)))]
         if not past:
             return c.x
@@ -89,4 +90,4 @@ class SASolver(ExponentialMultistep):
         )
         ratio = c.path.ve(c.sigma) / c.path.ve(start)
         share = -math.expm1((1.0 + self.strength(start)) * math.log(ratio)) if ratio > 0.0 else 1.0
-        return c.x + c.alpha(c.sigma) * share * (after - before)
+        return lazy(c.x) + c.alpha(c.sigma) * share * (after - before)

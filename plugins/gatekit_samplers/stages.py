@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gatekit import Sampler, StepContext, StepResult, multistep_weights
+from gatekit import Linear, Sampler, StepContext, StepResult, lazy, multistep_weights
 from gatekit_samplers.multistep import power
 
 if TYPE_CHECKING:
@@ -67,24 +67,24 @@ class Stages:
         """1 - (y/y_to)^(1 + eta): what D contributes up to ``to``, over alpha there."""
         return 1.0 - self._ratio(self.c.sigma, to) ** (1.0 + self.eta)
 
-    def go(self, to: float, mean: Tensor, noise: Tensor | None) -> Tensor:
+    def go(self, to: float, mean: Tensor | Linear, noise: Linear | None) -> Tensor:
         """The state at ``to``, with ``mean`` for D."""
         c = self.c
         down = c.path.sigma_down(c.sigma, to, self.eta, "sde")
-        x = c.transfer(c.x, mean, down)
-        return x if noise is None else c.renoise(x, down, to, noise)
+        x = c.transfer(lazy(c.x), mean, down)
+        return (x if noise is None else c.renoise(x, down, to, noise)).tensor()
 
-    def noise(self, purpose: str) -> Tensor | None:
+    def noise(self, purpose: str) -> Linear | None:
         """Fresh noise, none if eta is 0."""
-        return None if self.eta == 0.0 else self.c.noise(purpose)
+        return None if self.eta == 0.0 else lazy(self.c.noise(purpose))
 
-    def carry(self, noise: Tensor | None, at: float, to: float, purpose: str) -> Any:
+    def carry(self, noise: Linear | None, at: float, to: float, purpose: str) -> Linear | None:
         """Unit noise over (s, to] whose part up to ``at`` is ``noise``; fresh from there."""
         if noise is None or at == to:
             return noise
         old = self._spread(self.c.sigma, at) * self._ratio(at, to) ** self.eta
         new, total = self._spread(at, to), self._spread(self.c.sigma, to)
-        return (old * noise + new * self.c.noise(purpose)) / total
+        return (old * noise + new * lazy(self.c.noise(purpose))) / total
 
     def _ratio(self, start: float, to: float) -> float:
         """y/y_to < 1; 0 from sigma 1 on a flow."""
@@ -115,7 +115,7 @@ class TwoStages(Sampler):
         denoised, middle = c.denoise(c.x, c.sigma), s.place(self.params.c2)
         noise = s.noise("inner")
         second = c.denoise(s.go(middle, denoised, noise), middle)
-        mean = denoised + self.weight(s) * (second - denoised)
+        mean = denoised + self.weight(s) * (lazy(second) - denoised)
         noise = s.carry(noise, middle, c.sigma_next, "step")
         return StepResult(s.go(c.sigma_next, mean, noise), denoised)
 
@@ -143,11 +143,11 @@ class ThreeStages(Sampler):
         first, s2, s3 = c.denoise(c.x, c.sigma), s.place(c2), s.place(c3)
 
         noise = s.noise("inner")
-        second = c.denoise(s.go(s2, first, noise), s2) - first
+        second = lazy(c.denoise(s.go(s2, first, noise), s2)) - first
 
         a32 = gamma * s.share(s2) / s.share(s3) * s.moment(s2) + c3 / c2 * s.moment(s3)
         noise = s.carry(noise, s2, s3, "inner2")
-        third = c.denoise(s.go(s3, first + a32 * second, noise), s3) - first
+        third = lazy(c.denoise(s.go(s3, first + a32 * second, noise), s3)) - first
 
         b3 = s.moment(c.sigma_next) / (gamma * c2 + c3)
         noise = s.carry(noise, s3, c.sigma_next, "step")

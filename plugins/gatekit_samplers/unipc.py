@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from gatekit import Sampler, SamplerParams, StepContext, StepResult, multistep_weights
+from gatekit import (
+    Linear,
+    Sampler,
+    SamplerParams,
+    StepContext,
+    StepResult,
+    evaluate,
+    multistep_weights,
+)
 from gatekit_samplers.coordinate import Coordinate, MultistepParams
 from gatekit_samplers.multistep import blend, columns
 
@@ -71,14 +79,19 @@ class UniPC(Sampler):
     def step(self, c: StepContext) -> StepResult:
         """Correct the step behind, predict the step ahead."""
         denoised = c.denoise(c.x, c.sigma)
-        start = self.correct(c, denoised)
+        start = self._corrected(c, denoised)
         # The order falls towards the end of the run, so that the last step has order 1.
         past = c.past[: min(self.params.order, c.steps_left) - 1]
         nodes, values = columns((c.sigma, denoised), past)
         estimate = self._blend(c.path, c.sigma, c.sigma_next, nodes, values, implicit=False)
-        return StepResult(c.transfer(start, estimate, c.sigma_next), denoised, start=start)
+        x, start = evaluate(c.transfer(start, estimate, c.sigma_next), start)
+        return StepResult(x, denoised, start=start)
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
+        """As ``step`` does first."""
+        return evaluate(self._corrected(c, denoised))[0]
+
+    def _corrected(self, c: StepContext, denoised: Tensor) -> Tensor | Linear:
         """The step that led to (c.x, c.sigma), redone with D there; c.x where it cannot be."""
         start = c.past[0].start if c.past else None
         if start is None or not self.params.corrector:
@@ -98,7 +111,7 @@ class UniPC(Sampler):
         nodes: Sequence[float],
         values: Sequence[Tensor],
         implicit: bool,
-    ) -> Tensor:
+    ) -> Linear:
         """sum_j a_j D_j over the step."""
         p = self.params
         kind = p.weights if p.weights != "auto" else "bh2" if p.coordinate == "lam" else "exact"

@@ -8,8 +8,9 @@ From the steps in the middle of the run, the fastest counts, of every part:
 
 - seconds: runner and sampler, without model, noise, and the search for NaN;
 - bound: the bytes that must move, at the bandwidth with which this process copies tensors of this
-  size that are in no cache. What must move: every tensor that the step reads once, whatever
-  its arithmetic reads, and every tensor that it leaves behind or hands to the model;
+  size that are in no cache. What must move: every tensor that the step reads, once between two
+  calls of the model, whatever its arithmetic reads; and every tensor that it leaves behind or
+  hands to the model;
 - NaN and noise: what is taken off for them;
 - calls and moved: calls of torch a step over whole tensors, as a GPU gets them; of the tensors
   that they read and write, those that must move. On a CPU what is above that stays in the cache;
@@ -183,8 +184,9 @@ class Counter(TorchDispatchMode):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size, self.traffic, self.on = size, Traffic(), False
-        self.made: set[int] = set()
-        self.read: dict[int, int] = {}
+        self.made: set[tuple[int, int]] = set()
+        self.read: set[tuple[int, int]] = set()
+        self.asked = 0
         self.keep: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -194,18 +196,19 @@ class Counter(TorchDispatchMode):
         taken = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         given = [a for a in tree_leaves(result) if isinstance(a, Tensor)]
         self.keep += [*taken, *given]  # so that no address is used twice
-        if func.is_view or not any(t.numel() > 1 for t in taken):
+        allocates = func is torch.ops.aten.empty_like.default
+        if func.is_view or allocates or not any(t.numel() > 1 for t in taken):
             return result
         self.traffic.calls += 1
         self.traffic.moved += sum(t.numel() for t in (*taken, *given)) / self.size
         for tensor in taken:
             place = tensor.untyped_storage().data_ptr()
-            if place not in self.made and tensor.untyped_storage().size() > 64:
-                self.read[place] = 1
+            if (place, self.asked) not in self.made and tensor.untyped_storage().nbytes() > 64:
+                self.read.add((place, self.asked))
         for tensor in given:
             place = tensor.untyped_storage().data_ptr()
-            if place not in self.read:
-                self.made.add(place)
+            self.read.discard((place, self.asked))  # written, where ``out`` is given
+            self.made.add((place, self.asked))
         return result
 
 
@@ -222,7 +225,7 @@ def count(name: str, x: Tensor) -> Traffic:
         if on:
             handed.add(x.untyped_storage().data_ptr())
         answer = x * (1.0 - sigma)
-        counter.on = on or sigma == middle
+        counter.on, counter.asked = on or sigma == middle, counter.asked + 1
         return answer
 
     def mark(after: gatekit.State, record: gatekit.Record, _: Tensor) -> None:
@@ -250,7 +253,7 @@ def count(name: str, x: Tensor) -> Traffic:
     after: gatekit.State = state["after"]
     left = [after.x, after.past[0].start, after.ahead, *after.memory.values()]
     stays = {t.untyped_storage().data_ptr() for t in left if isinstance(t, Tensor)}
-    written = counter.made & (stays | handed)
+    written = {place for place, _ in counter.made} & (stays | handed)
     counter.traffic.least = len(counter.read) + len(written)
     return counter.traffic
 

@@ -216,7 +216,7 @@ def test_without_the_redone_first_step_the_order_is_two(name):
     cls = gatekit.list_samplers()[name]
 
     class Plain(cls):
-        def correct(self, c, denoised):
+        def corrected(self, c, denoised):
             return c.x
 
     assert orders(lambda s: gatekit.sample(FIELD, X, s, sampler=cls()), (80, 160)) > 2.7
