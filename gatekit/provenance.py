@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from gatekit.family import Inputs
     from gatekit.plan import Plan
 
-PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors", "gguf", "av")
+PACKAGES = (
+    *("torch", "numpy", "diffusers", "transformers", "tokenizers", "ftfy", "safetensors", "gguf"),
+    "av",
+)
 
 
 class Hashes:

@@ -25,6 +25,7 @@ _SCALARS = {
     12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_LENGTH, _BUFFER = struct.Struct("<Q"), 1 << 20
 _SHORT = 64  # arrays longer than this are passed over: vocabularies and their scores
 
 
@@ -46,6 +47,21 @@ class _Reader:
         if count > self.size - self.stream.tell():
             raise self.bad(f"its header needs more than the {self.size:,} bytes there are")
         self.stream.seek(count, 1)
+
+    def skip_strings(self, number: int) -> None:
+        """Pass over strings, through a buffer: a vocabulary has hundreds of thousands."""
+        start, buffer, at = self.stream.tell(), b"", 0
+        for _ in range(number):
+            if at + _LENGTH.size > len(buffer):
+                self.stream.seek(start)
+                self.skip(at)
+                start, at = self.stream.tell(), 0
+                buffer = self.stream.read(min(_BUFFER, self.size - start))
+                if len(buffer) < _LENGTH.size:
+                    self.take(_LENGTH.size)  # says that the file is too short
+            at += _LENGTH.size + _LENGTH.unpack_from(buffer, at)[0]
+        self.stream.seek(start)
+        self.skip(at)
 
     def scalar(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
@@ -73,8 +89,7 @@ class _Reader:
             number = self.count("strings", 8)
             if number <= longest:
                 return [self.string() for _ in range(number)]
-            for _ in range(number):
-                self.skip(self.scalar("<Q"))
+            self.skip_strings(number)
             return None
         if inner not in _SCALARS:
             raise self.bad(f"unknown array type {inner} in its metadata")

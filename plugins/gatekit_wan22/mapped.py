@@ -59,16 +59,13 @@ class MappedFile:
     ) -> Tensor:
         """The weights in ``dtype`` on ``device``; not copied where they are so already.
 
-        Quantised tensors are moved as blocks and decoded on the device; an fp8 tensor's
-        scale is applied.
+        The stored bytes are moved and decoded on the device; an fp8 tensor's scale is applied.
         """
         from .dequantise import dequantise
 
-        raw = self.raw(info)
-        if info.quantised:
-            raw = raw.to(device)
-        decoded = dequantise(raw, info.type, dtype, self.scale(info, str(raw.device)))
-        return decoded.to(device).view(shape or info.shape)
+        raw = self.raw(info).to(device)
+        decoded = dequantise(raw, info.type, dtype, self.scale(info, device))
+        return decoded.view(shape or info.shape)
 
 
 def _map(path: Path) -> Any:

@@ -270,6 +270,28 @@ def test_planning_skips_the_vocabulary(model, state, tmp_path):
     assert header.metadata["tokenizer.ggml.tokens"] is None
 
 
+@pytest.mark.parametrize("buffer", [8, 9, 64, 1 << 20])
+def test_strings_are_passed_over_in_any_buffer(buffer, model, state, tmp_path, monkeypatch):
+    path = write_gguf(tmp_path / "t.gguf", model, state)
+    wanted = read_header(path)
+    monkeypatch.setattr("gatekit_wan22.gguf_file._BUFFER", buffer)
+    assert read_header(path) == wanted
+
+
+@pytest.mark.parametrize("damage", ["length", "cut"])
+def test_a_vocabulary_that_lies(damage, model, tmp_path):
+    content = write_gguf(tmp_path / "t.gguf", model).read_bytes()
+    at = content.index("▁".encode()) - 8  # the length of the first piece that begins a word
+    if damage == "length":
+        content = content[:at] + (1 << 63).to_bytes(8, "little") + content[at + 8 :]
+    else:
+        content = content[: at + 4]
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="damaged GGUF"):
+        read_header(path)
+
+
 def test_inspect(model, state, tools, tmp_path, capsys):
     from gatekit.cli import call
 
