@@ -67,7 +67,7 @@ def entries_of(file: Path, asked: Path) -> list[Entry]:
     # As a schedule names it: a part of a root with the root's own name before it.
     name = file.relative_to(asked.absolute().parent).as_posix()
     found, reasons = candidates(file, name)
-    found += components(file, name)
+    found = found or components(file, name)
     if found:
         return found
     known = dict.fromkeys(

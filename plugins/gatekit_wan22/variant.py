@@ -19,8 +19,8 @@ from gatekit import (
 )
 
 from .conditioning import WanConditioning
-from .folders import is_shard
-from .header import Header, TensorInfo, read_header
+from .folders import INDEX, is_shard
+from .header import Header, TensorInfo, file_kind, read_header
 from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
 from .lora.params import LoraUse, WanAdjust, check_names, with_strengths
 from .precision import COMPUTE_TYPES, check_compute
@@ -109,17 +109,20 @@ class WanVariant(ModelVariant):
     def header(self) -> Header:
         """The file's header, read once."""
         if self._header is None:
+            if self.file.is_file() and not self.file.name.endswith(INDEX):
+                self._check_format(file_kind(self.file))
             header = read_header(self.file, role="transformer", expert=self.params.expert)
-            if header.format != self.file_format:
-                raise WeightsError(
-                    f"a {header.format} file",
-                    where=str(self.file),
-                    remedy=f"write 'use: {header.format}' for it",
-                )
+            self._check_format(header.format)
             self._sizes = read_sizes(header)
             self._check_types(header)
             self._header = header
         return self._header
+
+    def _check_format(self, found: str) -> None:
+        if found != self.file_format:
+            raise WeightsError(
+                f"a {found} file", where=str(self.file), remedy=f"write 'use: {found}' for it"
+            )
 
     def _check_types(self, header: Header) -> None:
         """Raise WeightsError for a tensor type that cannot be read."""
