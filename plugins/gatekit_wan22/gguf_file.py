@@ -26,6 +26,9 @@ _SCALARS = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _LENGTH, _BUFFER = struct.Struct("<Q"), 1 << 20
+# Far above what any model has: 1,095 tensors, 256,000 pieces of a vocabulary in some 5 MB.
+_MOST = {"tensors": 100_000, "keys": 100_000, "strings": 1_000_000, "array items": 1 << 28}
+_BUDGET = 16 << 20  # bytes of metadata that are read, not passed over
 _SHORT = 64  # arrays longer than this are passed over: vocabularies and their scores
 
 
@@ -34,6 +37,7 @@ class _Reader:
 
     def __init__(self, path: Path, stream: BinaryIO, size: int) -> None:
         self.path, self.stream, self.size = path, stream, size
+        self.budget = _BUDGET
 
     def bad(self, message: str) -> WeightsError:
         return WeightsError(f"damaged GGUF file: {message}", where=str(self.path), remedy=AGAIN)
@@ -41,6 +45,9 @@ class _Reader:
     def take(self, count: int) -> bytes:
         if count > self.size - self.stream.tell():
             raise self.bad(f"its header needs more than the {self.size:,} bytes there are")
+        self.budget -= count
+        if self.budget < 0:
+            raise self.bad(f"its header has more than {_BUDGET:,} bytes of names and values")
         return self.stream.read(count)
 
     def skip(self, count: int) -> None:
@@ -50,6 +57,7 @@ class _Reader:
 
     def skip_strings(self, number: int) -> None:
         """Pass over strings, through a buffer: a vocabulary has hundreds of thousands."""
+        self.budget -= _LENGTH.size * number  # what is left is checked by the next take
         start, buffer, at = self.stream.tell(), b"", 0
         for _ in range(number):
             if at + _LENGTH.size > len(buffer):
@@ -74,6 +82,8 @@ class _Reader:
         number = self.scalar("<Q")
         if number * least > self.size:
             raise self.bad(f"it claims {number:,} {what} in {self.size:,} bytes")
+        if number > _MOST[what]:
+            raise self.bad(f"it claims {number:,} {what}, more than any model has")
         return number
 
     def value(self, kind: int, longest: float = _SHORT) -> Any:

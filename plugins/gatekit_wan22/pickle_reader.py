@@ -11,7 +11,7 @@ import pickletools
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_OPERATIONS = 2_000_000
+MOST_OPERATIONS = 500_000  # a model of 1,095 tensors has 50,000
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",

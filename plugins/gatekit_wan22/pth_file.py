@@ -85,9 +85,11 @@ def _tensor(name: str, call: Call, entries: Mapping[str, tuple[int, int]]) -> Te
         call = call.arguments[0]
     if call.of.name not in _TENSOR:
         raise ValueError("is no tensor")
-    persistent, skipped, shape, stride = call.arguments[:4]
-    if not isinstance(persistent, Persistent):
+    if len(call.arguments) < 6 or not isinstance(call.arguments[0], Persistent):
         raise ValueError("has no storage")
+    persistent, skipped, shape, stride = call.arguments[:4]
+    if not isinstance(persistent.key, tuple) or len(persistent.key) != 5:
+        raise ValueError("has no storage of a known kind")
     _, storage, key, _, _ = persistent.key
     if not isinstance(key, str) or len(shape) > 8:
         raise ValueError("has an impossible shape or storage")
