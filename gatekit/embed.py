@@ -1,8 +1,13 @@
-"""What an mp4 made by gatekit carries: its schedule and inputs, to make it again."""
+"""What a result made by gatekit carries: its schedule and inputs, to make it again.
+
+In an mp4 and a PNG as ``comment``, in a WebP as EXIF's ImageDescription, in a safetensors file
+as ``comment`` of its metadata: the same JSON everywhere.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +17,8 @@ from gatekit.errors import InputError, ScheduleError
 
 KEY = "comment"
 FORMAT = "gatekit-video-1"
+DESCRIPTION = 0x010E  # EXIF ImageDescription
+FIRST = "0001.png"  # the first of a folder of frames
 
 
 @dataclass(frozen=True)
@@ -42,21 +49,27 @@ class Carried:
         return json.dumps(content, ensure_ascii=False, sort_keys=True)
 
 
+def carries(path: Path) -> bool:
+    """Whether a name is that of a result, and not of a schedule file."""
+    return path.suffix.lower() in READERS or (path / FIRST).is_file()
+
+
 def read_embedded(path: Path) -> Carried:
-    """Read what a video carries.
+    """Read what a result carries; a folder of frames carries what its first frame does.
 
     Raises:
-        ScheduleError: No such file, no video, or one that gatekit did not make.
+        ScheduleError: No such file, no readable one, or one that gatekit did not make.
     """
-    if not path.is_file():
+    file = path / FIRST if path.is_dir() else path
+    if not file.is_file():
         raise ScheduleError("no such video", where=str(path), remedy="check the path")
-    av = import_av()
     try:
-        with av.open(str(path)) as container:
-            text = container.metadata.get(KEY, "")
-    except (OSError, ValueError) as exc:
+        text = READERS[file.suffix.lower()](file)
+    except (OSError, ValueError, SyntaxError) as exc:
         raise ScheduleError(
-            f"no readable video: {exc}", where=str(path), remedy="give an mp4 that gatekit wrote"
+            f"no readable {file.suffix[1:].lower()}: {exc}",
+            where=str(path),
+            remedy="give a result that gatekit wrote",
         ) from exc
     try:
         content = json.loads(text)
@@ -66,10 +79,49 @@ def read_embedded(path: Path) -> Carried:
         return Carried(json.dumps(content["schedule"]), inputs, content["weights"], folder)
     except (ValueError, KeyError, TypeError) as exc:
         raise ScheduleError(
-            "this video carries no schedule",
+            "this file carries no schedule",
             where=str(path),
-            remedy="only videos that gatekit wrote can be run again; give a schedule file",
+            remedy="only results that gatekit wrote can be made again; give a schedule file",
         ) from exc
+
+
+def _of_mp4(path: Path) -> str:
+    container: Any
+    with import_av().open(str(path)) as container:
+        return str(container.metadata.get(KEY, ""))
+
+
+def _of_png(path: Path) -> str:
+    with import_pillow().open(path, formats=["PNG"]) as image:
+        found: dict[str, Any] = image.info
+        return str(found.get(KEY, ""))
+
+
+def _of_webp(path: Path) -> str:
+    with import_pillow().open(path, formats=["WEBP"]) as image:
+        found: dict[int, Any] = image.getexif()
+        text: str = found.get(DESCRIPTION, "")
+    return text.encode("latin-1").decode()  # Pillow takes UTF-8 for Latin-1
+
+
+def _of_safetensors(path: Path) -> str:
+    import safetensors
+
+    safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
+    try:
+        with safe_open(path, framework="np") as opened:
+            found: dict[str, str] = opened.metadata() or {}
+            return found.get(KEY, "")
+    except safetensors.SafetensorError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+READERS: dict[str, Callable[[Path], str]] = {
+    ".mp4": _of_mp4,
+    ".png": _of_png,
+    ".webp": _of_webp,
+    ".safetensors": _of_safetensors,
+}
 
 
 def with_file(value: Any, change: Callable[[str], str]) -> Any:
@@ -90,15 +142,35 @@ def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any
     folder = path.parent.absolute()
     carried: dict[str, Any] = content["inputs"]
     inputs = {k: with_file(v, lambda file: str(folder / file)) for k, v in carried.items()}
-    try:
-        text = (path.with_suffix(".run") / "run.json").read_text("utf-8")
-        earlier = json.loads(text)
-        same = {k: without_folder(v) for k, v in earlier["inputs"].items()} == content["inputs"]
-        if same and earlier["schedule"] == content["schedule"] and earlier["folder"]:
-            return Path(earlier["folder"]), earlier["inputs"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
+    for run_dir in run_dirs(path):
+        try:
+            earlier = json.loads((run_dir / "run.json").read_text("utf-8"))
+            same = {k: without_folder(v) for k, v in earlier["inputs"].items()} == carried
+            if same and earlier["schedule"] == content["schedule"] and earlier["folder"]:
+                return Path(earlier["folder"]), earlier["inputs"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
     return folder, inputs
+
+
+def run_dirs(path: Path) -> list[Path]:
+    """Where the run folder of a result may be: beside it, whatever it was written as."""
+    stems = (path.stem, re.sub(r"-\d{4,}$", "", path.stem))
+    beside = [path.with_name(f"{stem}.run") for stem in stems]
+    folder = path.absolute() if path.is_dir() else path.absolute().parent
+    return [*beside, folder.with_name(f"{folder.name}.run")]
+
+
+def import_pillow() -> Any:
+    """Pillow's Image module. Raises InputError where it is not installed."""
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise InputError(
+            "pictures are read and written with Pillow, which is not installed",
+            remedy="pip install 'gatekit-diffusion[wan]'",
+        ) from exc
+    return Image
 
 
 def import_av() -> Any:

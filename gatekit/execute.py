@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.device import check_device
 from gatekit.errors import InputError, OutputError
+from gatekit.latent import decode_latent
 from gatekit.lookup import missing_error
-from gatekit.output import check_target
 from gatekit.path import as_path
 from gatekit.provenance import Hashes, peak_memory
 from gatekit.registry import registry
 from gatekit.residency import Residency
 from gatekit.result import Result
 from gatekit.runfolder import RunFolder, open_run_folder
+from gatekit.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,7 @@ def run(
     plan: Plan,
     inputs: Inputs,
     *,
-    out: str | Path | None = None,
+    out: str | Path | Target | None = None,
     run_dir: str | Path | None = None,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
@@ -69,7 +70,8 @@ def run(
     Args:
         plan: From ``resolve``.
         inputs: Prompt, images, seed.
-        out: Where to write the mp4; None writes none.
+        out: Where to write the result: ``.mp4``, ``.webp``, ``.png``, a folder of frames
+            (``out/``), or ``.safetensors``: the latent, not decoded. None writes none.
         run_dir: The run folder; ``OUT.run`` if ``out`` is given, else none.
         observers: Called after each step with (state, record, denoised), read-only.
         progress: Told what is going on.
@@ -90,18 +92,18 @@ def run(
         )
     plan.family.check_inputs(inputs)
     check_device(plan.device)
-    target = check_target(out) if out is not None else None
+    target = Target.of(out).check(plan.video.frames) if out is not None else None
     folder = _folder(target, run_dir, resume)
     return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
 
 
 def _folder(
-    out: Path | None, run_dir: str | Path | None, resume: str | Path | None
+    out: Target | None, run_dir: str | Path | None, resume: str | Path | None
 ) -> RunFolder | None:
     if run_dir is None and resume is not None:
         run_dir = resume
     if run_dir is None and out is not None:
-        run_dir = out.with_suffix(".run")
+        run_dir = out.run_dir
     return RunFolder(Path(run_dir)) if run_dir is not None else None
 
 
@@ -109,7 +111,7 @@ def _folder(
 class _Execution:
     plan: Plan
     inputs: Inputs
-    out: Path | None
+    out: Target | None
     folder: RunFolder | None
     progress: Progress
     timings: dict[str, float] = field(default_factory=dict[str, float])
@@ -135,12 +137,14 @@ class _Execution:
             trajectory = replace(trajectory, records=tuple(self.folder.records))
         latent = trajectory.x[0].float().cpu()
         failed = self._keep_latent(latent)
-        video = self._timed("decoding", lambda: self._decode(latent))
+        video: Tensor | None = None
+        if self.out is None or self.out.kind != "latent":
+            video = self._timed("decoding", lambda: decode_latent(self.plan, latent))
         weights = hashes.result() if hashes is not None else None
         run_dir = self.folder.path if self.folder is not None else None
         result = Result(video, latent, trajectory, self.plan, self.inputs, run_dir, weights)
-        if self.out is not None:
-            self._timed("writing", lambda: result.save(self.out or ""))
+        if (out := self.out) is not None:
+            self._timed("writing", lambda: result.save(out))
         if failed is not None:
             raise failed
         self.timings["total"] = time.perf_counter() - began
@@ -247,7 +251,3 @@ class _Execution:
             open=open_model,
             passes=lambda: passes[0],
         )
-
-    def _decode(self, latent: Tensor) -> Tensor:
-        plan = self.plan
-        return plan.family.decode(latent.to(plan.device), plan.video, plan.device).float().cpu()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from gatekit.errors import InputError
 from gatekit.params import FamilyParams
 
 if TYPE_CHECKING:
@@ -151,6 +152,20 @@ class ModelFamily(ABC):
     @abstractmethod
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
         """Latent ``[C, T, H, W]`` -> float32 video ``[frames, height, width, 3]`` in [0, 1]."""
+
+    def video_of(self, shape: tuple[int, ...], fps: float) -> VideoSpec:
+        """Size of the video that a latent of ``shape`` ``(C, T, H, W)`` decodes to.
+
+        Asked where a latent is decoded without the schedule that made it.
+
+        Raises:
+            InputError: The family cannot tell, or the latent is of another VAE.
+        """
+        raise InputError(
+            f"family {self.name!r} cannot tell a video's size from its latent",
+            value=list(shape),
+            remedy="give the schedule that made it",
+        )
 
     def component_files(self) -> tuple[Path, ...]:
         """Files of the components, for hashes."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gatekit.embed import carries, read_embedded
 from gatekit.errors import ScheduleError
 from gatekit.merge import merge, override
 from gatekit.schedule import Schedule
@@ -13,7 +14,6 @@ from gatekit.suggest import did_you_mean
 from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_text
 
 MAX_EXTENDS = 16
-VIDEO = (".mp4",)
 
 
 def load_schedule(
@@ -22,7 +22,7 @@ def load_schedule(
     """Read a schedule file, what it extends, and overrides.
 
     Args:
-        path: A YAML file; or an mp4 that gatekit made, which carries its schedule.
+        path: A YAML file; or a result that gatekit made, which carries its schedule.
         overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
             are read as YAML. Phases are addressed by name or number; None (null) takes a key
             out.
@@ -56,9 +56,7 @@ def load_tree(
     Raises:
         ScheduleError: No such file, no YAML, an ``extends`` that leads nowhere or in circles.
     """
-    if path.suffix.lower() in VIDEO:
-        from gatekit.embed import read_embedded
-
+    if carries(path):
         carried = read_embedded(path)
         root = parse(carried.schedule, str(path))
         folder = carried.folder

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatekit.embed import Carried
-from gatekit.output import check_target, encode_mp4, make_folder, write_atomic
+from gatekit.latent import decode_latent, latent_bytes
+from gatekit.output import make_folder, write_atomic
 from gatekit.provenance import Hashes, inputs_record
 from gatekit.runfolder import LATENT
+from gatekit.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,7 @@ class Result:
     """What a run gives.
 
     Attributes:
-        video: float32 ``[frames, height, width, 3]`` in [0, 1], on the CPU.
+        decoded: The video, if it was decoded; ``video`` decodes it where it is asked for.
         latent: float32 ``[C, T, H, W]``, on the CPU.
         trajectory: Records of every step.
         plan: What ran.
@@ -35,7 +37,7 @@ class Result:
         weights: SHA-256 of every weight file by path, where it is known already.
     """
 
-    video: Tensor
+    decoded: Tensor | None
     latent: Tensor
     trajectory: Trajectory
     plan: Plan
@@ -43,18 +45,36 @@ class Result:
     run_dir: Path | None = None
     weights: Mapping[str, str] | None = field(default=None, repr=False)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the video as mp4 (H.264), its schedule and inputs in the metadata.
+    @property
+    def video(self) -> Tensor:
+        """float32 ``[frames, height, width, 3]`` in [0, 1], on the CPU; decoded when asked for."""
+        if self.decoded is None:
+            object.__setattr__(self, "decoded", decode_latent(self.plan, self.latent))
+        assert self.decoded is not None
+        return self.decoded
+
+    def save(self, path: str | Path | Target) -> Path:
+        """Write the result, its schedule and inputs in the metadata.
+
+        The name says as what: ``.mp4`` (H.264), ``.webp`` (animated), ``.png`` (one frame, or
+        ``NAME-0001.png`` and so on), ``NAME/`` (a folder of such frames), or ``.safetensors`` (the
+        latent). A text that ends in ``/`` is a folder; a ``Path`` cannot say so for a new one.
+
+        Returns:
+            The file or folder; of numbered frames the first.
 
         Raises:
-            InputError: The name is not that of an .mp4, or PyAV is missing.
+            InputError: No such kind of file, or what writes it is missing.
             OutputError: It could not be written; nothing is left under the name.
         """
-        path = check_target(path)
-        make_folder(path.absolute().parent)
-        data = encode_mp4(self.video, self.plan.video.fps, self.carried().dump())
+        target = Target.of(path).check(self.plan.video.frames)
         kept = f"; the latent is kept in {self.run_dir / LATENT}" if self.run_dir else ""
-        return write_atomic(path, data, "free space there, or choose another place" + kept)
+        remedy = "free space there, or choose another place" + kept
+        comment = self.carried().dump()
+        if target.kind == "latent":
+            make_folder(target.path.absolute().parent)
+            return write_atomic(target.path, latent_bytes(self.latent, comment), remedy)
+        return target.write(self.video, self.plan.video.fps, comment, remedy)
 
     def carried(self) -> Carried:
         """What the video's metadata says."""

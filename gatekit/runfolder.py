@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError, OutputError
+from gatekit.latent import latent_bytes
 from gatekit.output import make_folder, write_atomic
 from gatekit.provenance import fingerprint, first_difference, inputs_record, versions
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gatekit.family import Inputs
     from gatekit.plan import Plan
     from gatekit.state import Record, State
+    from gatekit.target import Target
 
 RECORD, LATENT, CHECKPOINT, LOG = (
     "run.json",
@@ -48,7 +50,7 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def begin(
-        self, plan: Plan, inputs: Inputs, out: Path | None, earlier: RunFolder | None = None
+        self, plan: Plan, inputs: Inputs, out: Target | None, earlier: RunFolder | None = None
     ) -> State | None:
         """Note what is about to run, before anything is computed.
 
@@ -123,11 +125,7 @@ class RunFolder:
 
     def save_latent(self, latent: Tensor) -> Path:
         """Write ``latent.safetensors``: ``latent`` float32 ``[C, T, H, W]``."""
-        from safetensors.torch import save
-
-        tensors = {"latent": latent.detach().float().cpu().contiguous()}
-        data = save(tensors, metadata={"format": "gatekit-latent-1"})
-        return write_atomic(self.path / LATENT, data)
+        return write_atomic(self.path / LATENT, latent_bytes(latent))
 
     def finish(self, **facts: Any) -> None:
         """Note what came of it, and take the checkpoint away."""

@@ -25,7 +25,18 @@ FLOORS = {
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening"),
-        *("output", "provenance", "result", "runfolder", "plot"),
+        *(
+            "output",
+            "mp4",
+            "pictures",
+            "target",
+            "latent",
+            "decode",
+            "provenance",
+            "result",
+            "runfolder",
+            "plot",
+        ),
     ),
     6: ("testing", "cli"),
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gatekit.cli.decode import decode
 from gatekit.cli.inspect import inspect
 from gatekit.cli.new_plugin import new_plugin
 from gatekit.cli.plan import plan
@@ -17,6 +18,7 @@ from gatekit.cli.schema import schema
 COMMANDS = {
     "run": run,
     "plan": plan,
+    "decode": decode,
     "inspect": inspect,
     "samplers": samplers,
     "plugins": plugins,

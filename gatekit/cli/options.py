@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 Schedule = Annotated[
-    Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or an .mp4 gatekit made.")
+    Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or a result gatekit made.")
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -14,12 +14,13 @@ from gatekit.cli.options import Device, ModelsDir, Overrides
 if TYPE_CHECKING:
     from gatekit.family import Inputs
     from gatekit.schedule import Schedule
+    from gatekit.target import Target
 
 
 def run(
     schedule: Annotated[
         Path | None,
-        typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or an .mp4 to make again."),
+        typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or a result to make again."),
     ] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to show.")] = None,
     negative: Annotated[
@@ -28,7 +29,13 @@ def run(
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
     last_image: Annotated[Path | None, typer.Option("--last-image", help="Last frame.")] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT.mp4", help="The video.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="OUT.mp4, OUT.webp, OUT.png, OUT/ (frames), OUT.safetensors (latent).",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every noise draw.")] = None,
     overrides: Overrides = None,
@@ -67,15 +74,15 @@ class _Job:
 
     schedule: Schedule
     inputs: dict[str, Any] | None = None
-    out: Path | None = None
+    out: str | None = None
     device: str | None = None
     weights: dict[str, str] | None = None
 
 
 def _job(schedule: Path | None, resume: Path | None, overrides: list[str] | None) -> _Job:
-    from gatekit.embed import read_embedded
+    from gatekit.embed import carries, read_embedded
     from gatekit.errors import InputError
-    from gatekit.load import VIDEO, load_schedule, overridden
+    from gatekit.load import load_schedule, overridden
 
     if resume is not None:
         from gatekit.runfolder import open_run_folder
@@ -86,12 +93,11 @@ def _job(schedule: Path | None, resume: Path | None, overrides: list[str] | None
             loaded = load_schedule(schedule, overrides)
         else:
             loaded = overridden(content["schedule"], overrides, folder)
-        out = Path(content["out"]) if content.get("out") else None
-        return _Job(loaded, content["inputs"], out, content.get("device"))
+        return _Job(loaded, content["inputs"], content.get("out"), content.get("device"))
     if schedule is None:
         raise InputError("a schedule is missing", remedy="gatekit run SCHEDULE -p PROMPT")
     loaded = load_schedule(schedule, overrides)
-    if schedule.suffix.lower() in VIDEO:
+    if carries(schedule):
         carried = read_embedded(schedule)
         return _Job(loaded, dict(carried.inputs), weights=dict(carried.weights))
     return _Job(loaded)
@@ -126,10 +132,11 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
     )
 
 
-def _target(out: Path | None, name: str, seed: int) -> Path:
-    from gatekit.output import check_target, free_name
+def _target(out: str | None, name: str, seed: int) -> Target:
+    from gatekit.output import free_name
+    from gatekit.target import Target
 
     if out is None:
         safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "video"
-        return free_name(Path(f"{safe}-seed{seed}.mp4"))
-    return check_target(out)
+        out = str(free_name(Path(f"{safe}-seed{seed}.mp4")))
+    return Target.of(out)

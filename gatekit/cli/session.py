@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gatekit.family import Inputs
     from gatekit.plan import Plan
     from gatekit.result import Result
+    from gatekit.target import Target
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Session:
     Attributes:
         plan: What to run.
         inputs: From what.
-        out: The video.
+        out: What is written.
         run_dir: The run folder, where it is not ``OUT.run``.
         resume: Run folder of the run to go on with.
         weights: Hashes that an earlier run had, by file name.
@@ -33,7 +34,7 @@ class Session:
 
     plan: Plan
     inputs: Inputs
-    out: Path
+    out: Target
     run_dir: Path | None = None
     resume: Path | None = None
     weights: dict[str, str] | None = None
@@ -43,7 +44,7 @@ class Session:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.run_dir or self.resume or self.out.with_suffix(".run")
+        return self.run_dir or self.resume or self.out.run_dir
 
     def run(self) -> None:
         """Make the video; print its path. Raises what ``gatekit.run`` raises."""
@@ -79,7 +80,7 @@ class Session:
         finally:
             signal.signal(signal.SIGINT, before)
         self._compare(result)
-        print(self.out)
+        print(self.out.first(self.plan.video.frames))
 
     def _done(self) -> dict[str, int]:
         """Steps that the run to go on with took, by phase."""

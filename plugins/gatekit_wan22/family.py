@@ -340,6 +340,24 @@ class WanFamily(ModelFamily):
         give_back(device)
         return frames.add_(1.0).div_(2.0).permute(1, 2, 3, 0).contiguous()
 
+    def video_of(self, shape: tuple[int, ...], fps: float) -> VideoSpec:
+        """Size of the video of a latent ``(C, T, H, W)``, by the strides of the VAE's file."""
+        from .header import read_header
+        from .sizes_parts import read_vae_sizes
+
+        sizes = read_vae_sizes(read_header(self._file("vae")))
+        channels, frames, height, width = shape
+        if channels != sizes.z_dim:
+            raise InputError(
+                f"this VAE's latents have {sizes.z_dim} channels",
+                where=str(self._file("vae")),
+                value=list(shape),
+                remedy="give the VAE that belongs to the latent",
+            )
+        stride = sizes.spatial_stride
+        frames = (frames - 1) * sizes.temporal_stride + 1
+        return VideoSpec(width * stride, height * stride, frames, fps)
+
     def open_text_encoder(self, device: str) -> WanTextEncoder:
         """The text encoder, loaded where its section says."""
         from .text_encoder import load_text_encoder

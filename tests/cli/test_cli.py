@@ -54,7 +54,7 @@ def test_help_imports_nothing_heavy():
         (["run", "fake.yaml"], "-p: a prompt is missing"),
         (
             ["run", "fake.yaml", "-p", "x", "-o", "x.gif"],
-            "x.gif: videos are written as .mp4; use x.mp4",
+            "or a folder of frames; use x.mp4, or x/ for frames",
         ),
         (["run", "fake.yaml", "-p", "x", "-i", "no.png"], "no such image (got 'no.png'); check -i"),
         (["run", "fake.yaml", "-p", "x", "--seed", "one"], "--seed"),

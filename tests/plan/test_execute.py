@@ -256,13 +256,13 @@ def test_an_open_variant_is_loaded(project, monkeypatch):
 def test_an_output_that_cannot_be_made(project, tmp_path, fake):
     result = gatekit.run(plan_of(project), Inputs(prompt="x"))
     fake.LOG.clear()
-    with pytest.raises(InputError, match=r"out.gif: videos are written as .mp4; use out.mp4"):
+    with pytest.raises(InputError, match=r"out.gif: a result is .mp4, .webp, .*; use out.mp4"):
         gatekit.run(plan_of(project), Inputs(prompt="x"), out=tmp_path / "out.gif")
     assert fake.LOG == [], "found out before anything was computed"
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         result.save(tmp_path / "file" / "out.mp4")
-    with pytest.raises(InputError, match=r"videos are written as .mp4"):
+    with pytest.raises(InputError, match=r"a result is .mp4"):
         result.save(tmp_path / "out.gif")
 
 

@@ -7,7 +7,8 @@ import torch
 
 from gatekit import InputError, OutputError, ScheduleError
 from gatekit.embed import Carried, read_embedded
-from gatekit.output import encode_mp4, free_name, to_yuv420, write_atomic
+from gatekit.mp4 import encode_mp4, to_yuv420
+from gatekit.output import free_name, write_atomic
 
 av = pytest.importorskip("av")
 
@@ -51,7 +52,7 @@ def test_frames_colours_and_rate_survive(tmp_path, fps):
 def test_flat_colours_are_exact_to_rounding(colour):
     height, width = 6, 10
     frame = torch.tensor(colour).expand(1, height, width, 3)
-    planes = to_yuv420((frame * 255).round().byte().numpy()).reshape(1, -1)[0].astype(float)
+    planes = to_yuv420((frame[0] * 255).round().byte().numpy()).reshape(-1).astype(float)
     y, u, v = planes[:60], planes[60:75], planes[75:]
     assert [len(set(plane)) for plane in (y, u, v)] == [1, 1, 1]
     luma, blue, red = (y[0] - 16) / 219, (u[0] - 128) / 224, (v[0] - 128) / 224
@@ -82,13 +83,13 @@ def test_a_video_carries_its_schedule_without_folders(tmp_path):
 @pytest.mark.parametrize("comment", ["", "a holiday video", "{}", '{"format": "other"}'])
 def test_a_video_of_another_program(tmp_path, comment):
     path = write_atomic(tmp_path / "v.mp4", encode_mp4(gradient(), 16, comment))
-    with pytest.raises(ScheduleError, match="this video carries no schedule"):
+    with pytest.raises(ScheduleError, match="this file carries no schedule"):
         read_embedded(path)
 
 
 def test_no_video(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video at all")
-    with pytest.raises(ScheduleError, match="no readable video"):
+    with pytest.raises(ScheduleError, match="no readable mp4"):
         read_embedded(tmp_path / "v.mp4")
     with pytest.raises(ScheduleError, match="no such video"):
         read_embedded(tmp_path / "w.mp4")

@@ -290,3 +290,24 @@ def test_variants_are_checked_against_the_task(parts, wan, tools, tmp_path):
 def test_missing_section():
     with pytest.raises(ScheduleError, match="no 'vae'"):
         WanFamily(WanFamily.Params(), Components()).open_vae("cpu")
+
+
+def test_a_latent_of_unknown_making_is_decoded_by_its_vae(parts, tmp_path):
+    """Without a schedule the video's size comes from the latent and the VAE's strides."""
+    from gatekit.decode import decode
+
+    latent = torch.randn(16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    save_file({"latent": latent}, tmp_path / "l.safetensors")
+    folder = decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=parts.vae, device="cpu")
+    wanted = (load_vae(parts.vae).decode(latent[None])[0] + 1) / 2
+    assert len(list(folder.iterdir())) == 9
+    with Image.open(folder / "0005.png") as image:
+        shown = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    assert torch.allclose(shown, wanted[:, 4].clamp(0, 1), atol=0.51 / 255)
+    save_file({"latent": latent[:4].contiguous()}, tmp_path / "l.safetensors")
+    with pytest.raises(InputError, match="this VAE's latents have 16 channels"):
+        decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=parts.vae, device="cpu")
+    with pytest.raises(WeightsError, match="no installed family knows this file as a VAE"):
+        decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=parts.umt5, device="cpu")
+    with pytest.raises(WeightsError, match="no such VAE"):
+        decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=tmp_path / "no", device="cpu")
