@@ -1,5 +1,6 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
+from .decoding import decode
 from .errors import (
     Cancelled,
     GatekitError,
@@ -106,6 +107,7 @@ __all__ = [
     "VideoSpec",
     "WeightsError",
     "cache_folder",
+    "decode",
     "evaluate",
     "file_identity",
     "hookimpl",

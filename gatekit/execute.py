@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gatekit.clip import check_clip, clip_frames
 from gatekit.device import check_device
 from gatekit.errors import InputError, OutputError
 from gatekit.latent import decode_latent
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatekit.family import Inputs
+    from gatekit.path import Path as NoisePath
     from gatekit.plan import Plan, PlannedPhase
     from gatekit.stage import Evaluate, Memory, Stage
     from gatekit.state import Record, State, Trajectory
@@ -90,11 +92,35 @@ def run(
         raise InputError(
             "a run is made from Inputs", value=inputs, remedy="gatekit.Inputs(prompt=...)"
         )
+    check_start(plan, inputs)
     plan.family.check_inputs(inputs)
     check_device(plan.device)
     target = Target.of(out).check(plan.video.frames) if out is not None else None
     folder = _folder(target, run_dir, resume)
     return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
+
+
+def check_start(plan: Plan, inputs: Inputs) -> None:
+    """Raise InputError unless plan and inputs agree on a video to start from."""
+    if plan.start is None and inputs.video is None:
+        return
+    if inputs.video is None:
+        raise InputError(
+            "the schedule starts in the midst of the path, which takes a video",
+            where=f"start: {plan.start.given}" if plan.start else None,
+            remedy="give one with --video, or start from noise with --set start=null",
+        )
+    if plan.start is None:
+        raise InputError(
+            "a video to start from, but nothing says how far it is noised",
+            where="--video",
+            remedy="add --start 0.7 (a sigma), or 'start' to the schedule",
+        )
+    if not plan.family.takes_video:
+        raise InputError(
+            f"family {plan.family.name!r} takes no video", where="--video", remedy="leave it out"
+        )
+    check_clip(inputs.video, plan.video)
 
 
 def _folder(
@@ -183,8 +209,7 @@ class _Execution:
         )
         path = as_path(plan.family.path)
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
-        if math.isinf(path.sigma_max):
-            x = x * plan.run_sigmas[0]
+        x = self._started(x, path) if state is None else x
         residency = Residency(plan)
         stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
         folder = self.folder
@@ -209,6 +234,20 @@ class _Execution:
             residency.release()
             self.timings["steps"] = time.perf_counter() - began
             self.timings |= {f"loading {k}": s for k, s in residency.seconds.items()}
+
+    def _started(self, noise: Tensor, path: NoisePath) -> Tensor:
+        """The first state: alpha x0 + sigma n with a video, else noise at the path's level."""
+        plan = self.plan
+        sigma = plan.run_sigmas[0]
+        if plan.start is None:
+            # Plain noise on a flow, also where it starts a little below 1: Wan's code does so.
+            return noise * sigma if math.isinf(path.sigma_max) else noise
+        frames = clip_frames(self.inputs.video, plan.video)
+        encode = plan.family.encode_video
+        x0: Tensor = self._timed(
+            "encoding the video", lambda: encode(frames, plan.video, plan.device)
+        )
+        return path.alpha(sigma) * x0.float() + sigma * noise.to(x0.device)
 
     def _stage(
         self, phase: PlannedPhase, conditionings: Mapping[str, Any], residency: Residency

@@ -47,11 +47,12 @@ def summary(plan: Plan) -> list[str]:
     cost = f"{about}{len(rows)} steps, {plan.nfe} evaluations"
     if plan.passes != plan.nfe:
         cost += f", {plan.passes} model passes"
-    return [
+    lines = [
         f"{plan.schedule.name}: family {plan.family.name}, {video.width}x{video.height}, "
         f"{video.frames} frames at {video.fps:g} fps ({seconds:.1f} s), on {plan.device}",
         cost,
     ]
+    return [*lines, str(plan.start)] if plan.start is not None else lines
 
 
 def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
@@ -177,6 +178,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "device": plan.device,
         "video": asdict(plan.video),
         "sigmas": list(plan.run_sigmas),
+        "start": asdict(plan.start) if plan.start is not None else None,
         "nfe": plan.nfe,
         "passes": plan.passes,
         "exact": plan.exact,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -59,6 +59,8 @@ class Inputs:
         image: First frame: a path, a PIL image, or a float tensor ``[3, H, W]`` in [0, 1].
         last_image: Last frame, where the model can use one.
         seed: Seed of every noise draw.
+        video: What a run with a ``start`` starts from: a path, or a float tensor
+            ``[F, H, W, 3]`` in [0, 1] at the run's fps.
     """
 
     prompt: str = ""
@@ -66,6 +68,7 @@ class Inputs:
     image: Any = None
     last_image: Any = None
     seed: int = 0
+    video: Any = None
 
 
 class ModelFamily(ABC):
@@ -77,6 +80,7 @@ class ModelFamily(ABC):
         path: Name of the noise path: ``flow`` or ``ve``.
         default_compute: Compute type where a schedule names none, by device kind.
         required: Schedule sections it needs among ``text_encoder``, ``vae``.
+        takes_video: Whether a run may start from a video: ``encode_video`` is there.
     """
 
     name: ClassVar[str]
@@ -84,6 +88,7 @@ class ModelFamily(ABC):
     path: ClassVar[str] = "flow"
     default_compute: ClassVar[Mapping[str, str]] = {"cpu": "fp32", "cuda": "bf16"}
     required: ClassVar[tuple[str, ...]] = ("text_encoder", "vae")
+    takes_video: ClassVar[bool] = False
 
     def __init__(self, params: FamilyParams, components: Components) -> None:
         self.params, self.components = params, components
@@ -148,6 +153,20 @@ class ModelFamily(ABC):
 
         Loads what it needs, and frees it again before it returns.
         """
+
+    def encode_video(self, frames: Iterable[Tensor], video: VideoSpec, device: str) -> Tensor:
+        """The latent ``[1, C, T, H, W]`` of a video that a run starts from.
+
+        Args:
+            frames: ``video.frames`` of them in order, float32 ``[h, w, 3]`` in [0, 1], of the
+                file's own size. Read once, as they come.
+            video: Size they are to be fitted to.
+            device: Where the latent goes.
+
+        Raises:
+            InputError: The family encodes none.
+        """
+        raise InputError(f"family {self.name!r} encodes no video", remedy="leave the video out")
 
     @abstractmethod
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:

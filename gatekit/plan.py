@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gatekit.phase import Phase
     from gatekit.sampler import Sampler
     from gatekit.schedule import Schedule
+    from gatekit.start import Start
     from gatekit.variant import ModelVariant, VariantFacts
 
 
@@ -87,12 +88,13 @@ class Plan:
         family: The model family, with its components' files.
         video: Size of the video.
         variants: Every variant, by its key in the schedule; none is loaded.
-        phases: In order.
+        phases: In order; those that ``start`` skips are left out.
         run_sigmas: Every sigma of the run, from the first to 0.
         device: Where it runs.
         missing: Files that were not found; ``run`` refuses a plan that has any.
         warnings: Oddities worth a line.
         facts: What the headers of the files found say, by variant.
+        start: Where a run from a video starts; None for a run from noise.
     """
 
     schedule: Schedule
@@ -105,6 +107,7 @@ class Plan:
     missing: tuple[MissingFile, ...]
     warnings: tuple[str, ...]
     facts: Mapping[str, VariantFacts]
+    start: Start | None = None
 
     def table(self) -> tuple[PlannedStep, ...]:
         """Every interval of the run, in order."""

@@ -82,18 +82,19 @@ def _write_cache(store: Path, fresh: Mapping[str, str]) -> None:
 
 
 def inputs_record(inputs: Inputs) -> dict[str, Any]:
-    """Inputs as plain data; images by path and hash."""
+    """Inputs as plain data; images and a video by path and hash."""
     return {
         "prompt": inputs.prompt,
         "negative_prompt": inputs.negative_prompt,
         "seed": inputs.seed,
         "image": image_record(inputs.image),
         "last_image": image_record(inputs.last_image),
+        "video": image_record(inputs.video),
     }
 
 
 def image_record(image: Any) -> dict[str, str | None] | None:
-    """Path and hash of an image file; for an image in memory its hash alone."""
+    """Path and hash of an image or video file; for one in memory its hash alone."""
     if image is None:
         return None
     if isinstance(image, str | Path):
@@ -119,6 +120,7 @@ def inputs_from(record: Mapping[str, Any]) -> Inputs:
         image=image("image"),
         last_image=image("last_image"),
         seed=record.get("seed", 0),
+        video=image("video"),
     )
 
 
@@ -140,7 +142,7 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
         if part is not None
     ]
     record = inputs_record(inputs)
-    images = [record[k] and record[k]["sha256"] for k in ("image", "last_image")]
+    images = [record[k] and record[k]["sha256"] for k in ("image", "last_image", "video")]
     text = json.dumps(
         [
             content,

@@ -19,6 +19,7 @@ from gatekit.path import as_path
 from gatekit.plan import Plan, PlannedPhase
 from gatekit.registry import registry
 from gatekit.schedule import VAE
+from gatekit.start import cut
 from gatekit.validate import validated
 
 if TYPE_CHECKING:
@@ -83,21 +84,26 @@ class _Resolver:
             self._grid(p.sigmas, ("phases", i, "sigmas")) if p.sigmas else None
             for i, p in enumerate(schedule.phases)
         ]
-        parts = slices(schedule, grid, own, as_path(family.path))
+        whole = slices(schedule, grid, own, as_path(family.path))
+        parts, start = cut(schedule, whole, as_path(family.path))
         variants = {
             key: self._variant(family_cls, key, use, files)
             for key, use in schedule.variants.items()
         }
-        phases = tuple(
-            self._phase(i, phase, sigmas, parts.boundaries[i], variants, family, device)
+        # Phases that the start skips are planned too: what is wrong with them is said.
+        planned = tuple(
+            self._phase(
+                i, phase, sigmas or whole.sigmas[i], parts.boundaries[i], variants, family, device
+            )
             for i, (phase, sigmas) in enumerate(zip(schedule.phases, parts.sigmas, strict=True))
         )
+        phases = tuple(p for p, sigmas in zip(planned, parts.sigmas, strict=True) if sigmas)
         for key, variant in variants.items():
-            variant.phases = tuple(p.params for p in phases if p.variant == key)
+            variant.phases = tuple(p.params for p in planned if p.variant == key)
         facts = self._facts(variants)
         self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
-        self._check_variants(family, variants, phases, facts)
+        self._check_variants(family, variants, planned, facts)
         if require_files and self.missing:
             raise missing_error(self.missing)
         return Plan(
@@ -111,6 +117,7 @@ class _Resolver:
             missing=tuple(self.missing),
             warnings=tuple(self.warnings),
             facts=facts,
+            start=start,
         )
 
     def _class(self, kind: str, use: Use, at: KeyPath) -> type[Any]:

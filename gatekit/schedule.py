@@ -70,7 +70,7 @@ class GridUse(Use):
 
 
 class Until(Model):
-    """Where a phase ends, in one of five forms; a bare number is ``sigma``.
+    """Where a phase ends or a run from a video starts, in one of five forms; a number is ``sigma``.
 
     Attributes:
         sigma: Noise level after shift.
@@ -197,6 +197,7 @@ class Schedule(Model):
     variants: dict[Annotated[str, Field(pattern=NAME)], Use] = Field(min_length=1)
     video: Video = Video()
     sigmas: Annotated[GridUse, BeforeValidator(spelled_out)]
+    start: Annotated[Until | None, BeforeValidator(as_sigma)] = None
     memory: Memory = Memory()
     device: str | None = None
     phases: tuple[PhaseEntry, ...] = Field(min_length=1)

@@ -42,14 +42,8 @@ def _whole(known: Registry) -> dict[str, Any]:
     phase["history"] = _choice(known.history.values())
     phase["sigmas"] = _choice(known.sigmas.values())
     phase["adjust"] = {"anyOf": _adjusts(known)}
-    until = next(form for form in phase["until"]["anyOf"] if form.get("type") == "object")
-    phase["until"] = {
-        "anyOf": [
-            {"type": "number", "minimum": 0},
-            {**until, "minProperties": 1, "maxProperties": 1},
-        ],
-        "description": "Where the phase ends: a sigma after shift, or one of five forms.",
-    }
+    phase["until"] = _boundary(phase["until"], "Where the phase ends")
+    top["start"] = _boundary(top["start"], "Where a run from a video starts")
     top["memory"]["properties"]["vram"] = {
         "anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9.]+ *[KMGT]?i?B$"}]
     }
@@ -65,6 +59,18 @@ def _whole(known: Registry) -> dict[str, Any]:
     named = {"type": "object", "additionalProperties": phases["items"]}
     top["phases"] = {"anyOf": [phases, named]}
     return schema
+
+
+def _boundary(raw: dict[str, Any], what: str) -> dict[str, Any]:
+    """A bare number, or exactly one of the five forms."""
+    form = next(option for option in raw["anyOf"] if option.get("type") == "object")
+    return {
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {**form, "minProperties": 1, "maxProperties": 1},
+        ],
+        "description": f"{what}: a sigma after shift, or one of five forms.",
+    }
 
 
 def _choice(

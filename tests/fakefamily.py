@@ -39,6 +39,7 @@ class FakeParams(FamilyParams):
 class FakeFamily(ModelFamily):
     name: ClassVar[str] = "fake"
     Params = FakeParams
+    takes_video = True
 
     def default_video(self) -> Mapping[str, float]:
         return {"fps": 16}
@@ -59,6 +60,13 @@ class FakeFamily(ModelFamily):
         negative = inputs.negative_prompt or ""
         return {"positive": Prompt(len(inputs.prompt) / 50), "negative": Prompt(len(negative) / 50)}
 
+    def encode_video(self, frames, video, device):
+        import torch
+
+        LOG.append("encode video")
+        latent = torch.logit(torch.stack([*frames])[::4, ::8, ::8].mean(-1).clamp(1e-4, 1 - 1e-4))
+        return latent[None, None].repeat(1, 2, 1, 1, 1)
+
     def decode(self, latent, video, device):
         import torch
 
@@ -72,6 +80,13 @@ class DerivedFamily(FakeFamily):
     """Uses the variants of the family it derives from."""
 
     name: ClassVar[str] = "derived"
+
+
+class ExplodingFamily(FakeFamily):
+    """The same on a variance-exploding path."""
+
+    name: ClassVar[str] = "exploding"
+    path: ClassVar[str] = "ve"
 
 
 class NumberParams(VariantParams):
@@ -143,7 +158,7 @@ class Number(ModelVariant):
 
 @hookimpl
 def gatekit_register_families():
-    return [FakeFamily, DerivedFamily]
+    return [FakeFamily, DerivedFamily, ExplodingFamily]
 
 
 @hookimpl

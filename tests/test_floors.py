@@ -20,23 +20,13 @@ FLOORS = {
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history"),
     3: ("schedule", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (
-        *("registry", "lookup", "plan", "resolver", "boundaries", "explain", "identity"),
+        *("registry", "lookup", "plan", "resolver", "boundaries", "start", "explain", "identity"),
         *("device", "schema", "filefields"),
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening"),
-        *(
-            "output",
-            "mp4",
-            "pictures",
-            "target",
-            "latent",
-            "decode",
-            "provenance",
-            "result",
-            "runfolder",
-            "plot",
-        ),
+        *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
+        *("result", "runfolder", "plot"),
     ),
     6: ("testing", "cli"),
 }

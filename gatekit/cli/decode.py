@@ -36,7 +36,7 @@ def decode(
     device: Device = None,
 ) -> None:
     """Decode a saved latent."""
-    from gatekit.decode import decode as decoded
+    from gatekit.decoding import decode as decoded
 
     written = decoded(
         latent, out, schedule=schedule, vae=vae, fps=fps, models_dir=models_dir, device=device

@@ -28,6 +28,17 @@ def run(
     ] = None,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
     last_image: Annotated[Path | None, typer.Option("--last-image", help="Last frame.")] = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", metavar="FILE", help="Video to start from.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="SIGMA",
+            help="Where on the path it starts: 0.7, or '{step: 8}'; short for --set start=...",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +63,8 @@ def run(
     from gatekit.cli.session import Session
     from gatekit.resolver import resolve
 
+    if start is not None:
+        overrides = [*(overrides or []), f"start={start}"]
     job = _job(schedule, resume, overrides)
     given = {
         "prompt": prompt,
@@ -59,6 +72,7 @@ def run(
         "image": image,
         "last_image": last_image,
         "seed": seed,
+        "video": video,
     }
     inputs = _inputs(given, job.inputs)
     plan = resolve(
@@ -112,20 +126,21 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
     if earlier is None and given["prompt"] is None:
         raise InputError("a prompt is missing", where="-p", remedy='add -p "what to show"')
     base = inputs_from(earlier or {})
-    for name in ("image", "last_image"):
+    for name in ("image", "last_image", "video"):
+        what = name.replace("_", " ")
         record = (earlier or {}).get(name)
         if record and not record.get("file") and given[name] is None:
             raise InputError(
-                "the earlier run had an image that was no file",
+                f"the {what} of the earlier run was no file",
                 where=f"--{name.replace('_', '-')}",
-                remedy="give the image again",
+                remedy=f"give the {what} again",
             )
         if record and given[name] is None and image_record(record["file"]) != record:
             raise InputError(
-                "the image of the earlier run is gone or has changed",
+                f"the {what} of the earlier run is gone or has changed",
                 where=f"--{name.replace('_', '-')}",
                 value=record["file"],
-                remedy="give the image again",
+                remedy=f"give the {what} again",
             )
     return Inputs(
         **{name: getattr(base, name) if value is None else value for name, value in given.items()}

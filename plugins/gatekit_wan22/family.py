@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -64,6 +64,7 @@ class WanFamily(ModelFamily):
     name: ClassVar[str] = "wan22"
     Params: ClassVar[type[FamilyParams]] = WanFamilyParams
     path: ClassVar[str] = "flow"
+    takes_video: ClassVar[bool] = True
     z_dim: int = 16
     spatial_stride: int = 8
     temporal_stride: int = 4
@@ -329,6 +330,22 @@ class WanFamily(ModelFamily):
         if self.image_as == "frame":
             return encoded
         return image_condition(encoded, video.frames, tuple(known))
+
+    def encode_video(self, frames: Iterable[Tensor], video: VideoSpec, device: str) -> Tensor:
+        """Normalised latent ``[1, z, T, h, w]`` of a video, each frame fitted as images are."""
+        import torch
+
+        from .image import fit
+        from .memory import give_back
+
+        clip = torch.empty(1, 3, video.frames, video.height, video.width)
+        for i, frame in enumerate(frames):
+            clip[0, :, i] = fit(frame.permute(2, 0, 1), video.width, video.height) * 2.0 - 1.0
+        vae = self.open_vae(device)
+        encoded = vae.encode(clip).to(device)
+        del vae
+        give_back(device)
+        return encoded
 
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
         """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""

@@ -17,7 +17,7 @@ NAMES = ("out.mp4", "out.webp", "out.png", "out/")
 
 
 def scene(width: int, height: int, frames: int):
-    """Discs that move over a gradient, with a little grain, so that nothing compresses to nothing."""
+    """Discs that move over a gradient, with a little grain, so that nothing is trivial."""
     import torch
 
     torch.set_num_threads(1)

@@ -292,9 +292,16 @@ def test_missing_section():
         WanFamily(WanFamily.Params(), Components()).open_vae("cpu")
 
 
+def test_a_video_is_fitted_frame_by_frame_and_encoded(parts):
+    frames = torch.rand(9, 40, 100, 3, generator=torch.Generator().manual_seed(2))
+    latent = family(parts).encode_video(iter(frames), SMALL, "cpu")
+    clip = torch.stack([fit(f.permute(2, 0, 1), 48, 32) for f in frames], dim=1)[None]
+    assert torch.equal(latent, load_vae(parts.vae).encode(clip * 2 - 1))
+
+
 def test_a_latent_of_unknown_making_is_decoded_by_its_vae(parts, tmp_path):
     """Without a schedule the video's size comes from the latent and the VAE's strides."""
-    from gatekit.decode import decode
+    from gatekit import decode
 
     latent = torch.randn(16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     save_file({"latent": latent}, tmp_path / "l.safetensors")

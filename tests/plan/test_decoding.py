@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import gatekit
 from gatekit import InputError, Inputs, WeightsError, load_schedule, resolve
 from gatekit.cli import call
-from gatekit.decode import decode
+from gatekit.decoding import decode
 from gatekit.embed import read_embedded
 
 pytest.importorskip("av")
