@@ -82,13 +82,6 @@ class DerivedFamily(FakeFamily):
     name: ClassVar[str] = "derived"
 
 
-class ExplodingFamily(FakeFamily):
-    """The same on a variance-exploding path."""
-
-    name: ClassVar[str] = "exploding"
-    path: ClassVar[str] = "ve"
-
-
 class NumberParams(VariantParams):
     file: Path
     expert: Literal["high", "low"] | None = None
@@ -158,7 +151,7 @@ class Number(ModelVariant):
 
 @hookimpl
 def gatekit_register_families():
-    return [FakeFamily, DerivedFamily, ExplodingFamily]
+    return [FakeFamily, DerivedFamily]
 
 
 @hookimpl

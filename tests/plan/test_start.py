@@ -106,8 +106,28 @@ def test_a_skipped_phase_is_still_checked(project):
         plan_of(project, "start=0.3", "phases.high.sampler=eulr")
 
 
+@pytest.fixture
+def exploding(fake):
+    """The fake family on a variance-exploding path."""
+    from gatekit.registry import registry
+
+    class Exploding(fake.FakeFamily):
+        name = "exploding"
+        path = "ve"
+
+    class Plugin:
+        @gatekit.hookimpl
+        def gatekit_register_families(self):
+            return [Exploding]
+
+    registry().register(Plugin(), "exploding")
+    yield
+    registry().remove("exploding")
+
+
+@pytest.mark.usefixtures("exploding")
 @pytest.mark.parametrize("family", ["fake", "exploding"])
-def test_the_first_state_is_the_noised_video(project, fake, family):
+def test_the_first_state_is_the_noised_video(project, family):
     """And what follows is what the core makes of that state."""
     grid = "sigmas={use: exponential, steps: 6, sigma_min: 0.05, sigma_max: 0.95}"
     plan = plan_of(project, f"family={family}", grid, "start=0.6", "phases.low.sampler=euler")
