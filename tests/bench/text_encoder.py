@@ -41,10 +41,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["fp16", "Q8_0", "fp8"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--sizes", type=int, nargs=7, default=XXL, help="for a quick try")
+    parser.add_argument("--products", action="store_true", help="speed of one product only")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, args.precisions[0], args.threads)), flush=True)
+        return
+    if args.products:
+        products(args.sizes, args.threads)
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         write_tokenizer(Path(folder) / "tokenizer.json")
@@ -259,6 +263,17 @@ def measure(path: Path, precision: str, threads: int) -> dict[str, object]:
         "GB_stored": round(path.stat().st_size / 1e9, 2),
         "threads": threads,
     }
+
+
+def products(sizes: tuple[int, ...], threads: int) -> None:
+    """One product of 140 rows with a feed-forward matrix, in each precision."""
+    import torch
+
+    torch.set_num_threads(threads)
+    for name in ("float32", "bfloat16", "float16"):
+        seconds = product_seconds(sizes[1], sizes[2], 140, getattr(torch, name))
+        line = {"product": name, "seconds": round(seconds * sizes[1] * sizes[2], 3)}
+        print(json.dumps(line | {"threads": threads}), flush=True)
 
 
 def product_seconds(dim: int, ffn: int, tokens: int, dtype: object) -> float:
