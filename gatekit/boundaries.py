@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from gatekit.allotment import allotted, lengths
 from gatekit.errors import ScheduleError
 from gatekit.sigmas import boundary_to_sigma, partition
 
@@ -81,8 +82,12 @@ def slices(
     Raises:
         ScheduleError: With the place of the key that cannot be.
     """
-    if any(phase.steps is not None for phase in schedule.phases):
-        found = _own_steps(schedule, [g or grid for g in own], path)
+    if shared(schedule):
+        counts = _allotted(schedule, grid, own, path)
+        found = _own_steps(schedule, [g or grid for g in own], counts, path)
+    elif any(phase.steps is not None for phase in schedule.phases):
+        counts = [phase.steps or 1 for phase in schedule.phases]
+        found = _own_steps(schedule, [g or grid for g in own], counts, path)
     else:
         found = _one_grid(schedule, grid, path)
     if found.run[0] > path.sigma_max:
@@ -130,12 +135,32 @@ def _steps(schedule: Schedule, grid: SigmaGrid) -> int:
     return steps if steps is not None else fixed or 1
 
 
-def _own_steps(schedule: Schedule, grids: Sequence[SigmaGrid], path: NoisePath) -> Slices:
+def shared(schedule: Schedule) -> bool:
+    """Whether the run's steps are shared out between phases."""
+    rule, shares = schedule.sigmas.allot, [phase.share for phase in schedule.phases]
+    return rule is not None or any(share is not None for share in shares)
+
+
+def _allotted(
+    schedule: Schedule, grid: SigmaGrid, own: Sequence[SigmaGrid | None], path: NoisePath
+) -> Sequence[int]:
+    total, rule = schedule.sigmas.steps or 1, schedule.sigmas.allot
+    weights: Sequence[float] = [phase.share or 1.0 for phase in schedule.phases]
+    if rule is not None:
+        untils = [_sigma(schedule, i, None, path) or 0.0 for i in range(len(schedule.phases))]
+        bounds = [(own[0] or grid).start, *untils]
+        weights = placed(schedule, ("sigmas", "allot"), lambda: lengths(rule, bounds, grid, path))
+    return placed(schedule, ("sigmas", "steps"), lambda: allotted(total, weights))
+
+
+def _own_steps(
+    schedule: Schedule, grids: Sequence[SigmaGrid], counts: Sequence[int], path: NoisePath
+) -> Slices:
     untils = [_sigma(schedule, i, None, path) for i in range(len(schedule.phases))]
     parts: list[tuple[float, ...]] = []
     start = grids[0].start
     for i, (phase, grid, until) in enumerate(zip(schedule.phases, grids, untils, strict=True)):
-        end, steps, begin = until or 0.0, phase.steps or 1, start
+        end, steps, begin = until or 0.0, counts[i], start
         key = "until" if phase.until is not None and not begin > end else "steps"
         part = placed(
             schedule,

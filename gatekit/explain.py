@@ -51,8 +51,22 @@ def summary(plan: Plan) -> list[str]:
         f"{plan.schedule.name}: family {plan.family.name}, {video.width}x{video.height}, "
         f"{video.frames} frames at {video.fps:g} fps ({seconds:.1f} s), on {plan.device}",
         cost,
+        *_sharing(plan),
     ]
     return [*lines, str(plan.start)] if plan.start is not None else lines
+
+
+def _sharing(plan: Plan) -> list[str]:
+    """By what the steps are shared between phases, where they are."""
+    sigmas, phases = plan.schedule.sigmas, plan.schedule.phases
+    shares = [f"{phase.share:g}" for phase in phases if phase.share is not None]
+    if sigmas.allot is None and not shares:
+        return []
+    by = f"their length in {sigmas.allot}" if sigmas.allot else "shares " + " : ".join(shares)
+    by = "the steps of a fine grid" if sigmas.allot == "grid" else by
+    counts = " + ".join(str(len(phase.sigmas) - 1) for phase in plan.phases)
+    left = " left by the start" if plan.start is not None else ""
+    return [f"{sigmas.steps} steps shared by {by}: {counts}{left}"]
 
 
 def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
@@ -69,6 +83,8 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
     ]
     if adjust := _adjust(plan, phase):
         lines.append("  adjusted: " + ", ".join(f"{k} {v}" for k, v in adjust.items()))
+    if remark := phase.strategy.remark():
+        lines.append(f"  {phase.strategy.name}: {remark}")
     if not first:
         lines.append(f"  history: {arguments(phase.history.name, phase.history.params)}")
     return lines
@@ -193,6 +209,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "history": {"use": p.history.name, **p.history.params.model_dump(mode="json")},
                 "compute": p.compute,
                 "field": p.field,
+                "remark": p.strategy.remark(),
                 "boundary": asdict(p.boundary),
                 "sigmas": list(p.sigmas),
             }

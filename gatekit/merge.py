@@ -15,7 +15,7 @@ from gatekit.yamlsource import Node, dotted_path, entries, items
 
 Items = dict[str, Node]
 PLUGIN_KEYS = {"sampler", "strategy", "guidance", "history", "sigmas"}
-KEPT = {"sigmas": {"steps"}}
+KEPT = {"sigmas": {"steps", "allot"}}
 
 
 def merge(base: Node, over: Node, key: str = "") -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,6 +100,7 @@ class _Resolver:
         phases = tuple(p for p, sigmas in zip(planned, parts.sigmas, strict=True) if sigmas)
         for key, variant in variants.items():
             variant.phases = tuple(p.params for p in planned if p.variant == key)
+        phases = tuple(replace(p, strategy=p.strategy.within(parts.run)) for p in phases)
         facts = self._facts(variants)
         self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
@@ -135,7 +136,7 @@ class _Resolver:
 
     def _grid(self, use: Use, at: KeyPath) -> SigmaGrid:
         cls = self._class("grid", use, at)
-        extra = ("steps",) if at == ("sigmas",) else ()
+        extra = ("steps", "allot") if at == ("sigmas",) else ()
         return cast("SigmaGrid", cls(self._params(cls, use, at, extra)))
 
     def _family(self, cls: type[ModelFamily], files: Finder) -> ModelFamily:

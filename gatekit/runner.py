@@ -74,6 +74,7 @@ def run_stages(
         state = resume_from
     joined = [stages[0].sigmas[0], *(s for stage in stages for s in stage.sigmas[1:])]
     sigmas = tuple(joined if run_sigmas is None else run_sigmas)
+    stages = [replace(s, strategy=s.strategy.within(sigmas)) for s in stages]
     engine = Engine(path, noise, state)
     ledger = Ledger(engine, tuple(observers), checkpoint, hooks)
     run = _Run(tuple(stages), path, engine, sigmas, ledger)
@@ -156,8 +157,9 @@ class _Run:
         self.ledger.start()
 
     def _context(self, stage: Stage, state: State, to: float) -> StepContext:
-        below = [s for s in stage.sigmas if s < state.sigma]
-        left = len(below) + sum(len(s.sigmas) - 1 for s in self.stages[state.phase + 1 :])
+        left = len(stage.strategy.ahead(state.sigma)) + sum(
+            len(s.sigmas) - 1 for s in self.stages[state.phase + 1 :]
+        )
         left += self.stages[-1].sigmas[-1] > 0.0  # the interval to 0 that this run leaves out
         own = state.sampler == stage.sampler.identity
         return StepContext(
@@ -227,7 +229,7 @@ class _Run:
             c, _ = self._begin(stage, state, end)
             inner = StretchContext(
                 **{name: getattr(c, name) for name in StepContext.__dataclass_fields__},
-                sigmas=(state.sigma, *(s for s in stage.sigmas if s < state.sigma)),
+                sigmas=(state.sigma, *stage.strategy.ahead(state.sigma)),
                 run_sigmas=self.run_sigmas,
             )
             for to, result in stage.sampler.integrate(inner):

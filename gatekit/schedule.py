@@ -64,9 +64,15 @@ def default_use(name: str) -> Any:
 
 
 class GridUse(Use):
-    """``sigmas``: a grid by name, its number of steps, and its parameters."""
+    """``sigmas``: a grid by name, its number of steps, and its parameters.
+
+    Attributes:
+        steps: Steps of the whole run.
+        allot: By what they are shared between phases; each then has a grid over its own stretch.
+    """
 
     steps: int | None = Field(default=None, ge=1, le=10_000)
+    allot: Literal["theta", "lam", "grid"] | None = None
 
 
 class Until(Model):
@@ -183,6 +189,7 @@ class PhaseEntry(Model):
     history: Annotated[Use, default_use("auto")] = Use(use="auto")
     compute: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     steps: int | None = Field(default=None, ge=1, le=10_000)
+    share: float | None = Field(default=None, gt=0, le=1000)
     sigmas: Annotated[Use | None, BeforeValidator(spelled_out)] = None
 
 
@@ -271,13 +278,15 @@ def _check(schedule: Schedule, source: Source) -> None:
                 where=source.where(("phases", i, "until"), key=True),
                 remedy="take 'until' out, or add a phase after it",
             )
-        if phase.sigmas is not None and phase.steps is None:
+        allotted = schedule.sigmas.allot is not None or phase.share is not None
+        if phase.sigmas is not None and phase.steps is None and not allotted:
             raise ScheduleError(
                 "a phase's own grid needs its own number of steps",
                 where=source.where(("phases", i, "sigmas"), key=True),
-                remedy="add 'steps' to the phase, or take 'sigmas' out of it",
+                remedy="add 'steps' or a 'share' to the phase, or take 'sigmas' out of it",
             )
     _check_steps(schedule, source)
+    _check_shares(schedule, source)
 
 
 def _check_steps(schedule: Schedule, source: Source) -> None:
@@ -294,4 +303,29 @@ def _check_steps(schedule: Schedule, source: Source) -> None:
             f"phase {schedule.phases[lacking].name!r} has no steps, but another phase has its own",
             where=source.where(("phases", lacking)),
             remedy="give 'steps' in every phase, or in 'sigmas' alone",
+        )
+
+
+def _check_shares(schedule: Schedule, source: Source) -> None:
+    given = [i for i, phase in enumerate(schedule.phases) if phase.share is not None]
+    if not given and schedule.sigmas.allot is None:
+        return
+    if given and schedule.sigmas.allot is not None:
+        raise ScheduleError(
+            "steps are shared both by a rule and by a phase's share",
+            where=source.where(("phases", given[0], "share"), key=True),
+            remedy="keep 'sigmas.allot' or each phase's 'share'",
+        )
+    if given and len(given) < len(schedule.phases):
+        lacking = next(i for i in range(len(schedule.phases)) if i not in given)
+        raise ScheduleError(
+            f"phase {schedule.phases[lacking].name!r} has no share, but another phase has one",
+            where=source.where(("phases", lacking)),
+            remedy="give 'share' in every phase: only their ratios matter",
+        )
+    if schedule.sigmas.steps is None:
+        raise ScheduleError(
+            "steps are to be shared, but their number is missing",
+            where=source.where(("sigmas",)),
+            remedy="add 'steps' there, and none to phases",
         )

@@ -49,7 +49,8 @@ def _whole(known: Registry) -> dict[str, Any]:
     }
     top["family"] = _choice(known.families.values())
     steps = {"type": "integer", "minimum": 1, "description": "Steps of the whole run."}
-    top["sigmas"] = _choice(known.sigmas.values(), {"steps": steps})
+    allot = {"enum": ["theta", "lam", "grid"], "description": "What shares them between phases."}
+    top["sigmas"] = _choice(known.sigmas.values(), {"steps": steps, "allot": allot})
     top["variants"] = {
         "type": "object",
         "minProperties": 1,

@@ -20,7 +20,8 @@ FLOORS = {
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history"),
     3: ("schedule", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (
-        *("registry", "lookup", "plan", "resolver", "boundaries", "start", "explain", "identity"),
+        *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
+        *("explain", "identity"),
         *("device", "schema", "filefields"),
     ),
     5: (

@@ -23,6 +23,7 @@ from gatekit_basics.guidance import CFG, Unguided
 from gatekit_basics.guidance_apg import APG
 from gatekit_basics.guidance_zero_star import CFGZeroStar
 from gatekit_basics.restart import Restart
+from gatekit_basics.settle import Settle
 from gatekit_basics.strategy import GridPhase
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def gatekit_register_history() -> list[type[HistoryPolicy]]:
 @hookimpl
 def gatekit_register_phases() -> list[type[Phase]]:
     """Strategies."""
-    return [GridPhase, Restart]
+    return [GridPhase, Restart, Settle]
 
 
 @hookimpl

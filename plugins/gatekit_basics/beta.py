@@ -30,7 +30,7 @@ class Beta(SigmaGrid):
 
     u_i = I^-1(1 - i/N; alpha, beta), then the shift. A stretch is even in the distribution
     function between its ends. Source: Lee et al., "Beta sampling is all you need",
-    arXiv 2407.12173, section 3.2.
+    arXiv 2407.12173.
     """
 
     name = "beta"

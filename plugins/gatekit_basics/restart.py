@@ -56,7 +56,7 @@ class Restart(Phase):
         rises = sum(b > a for a, b in pairwise(visited))
         if rises < self.params.times and sigma <= self._low and self._high > sigma:
             return Renoise(self._high)
-        return next((Step(s) for s in self.sigmas if s < sigma), None)
+        return next((Step(s) for s in self.ahead(sigma)), None)
 
     @property
     def _high(self) -> float:

@@ -12,4 +12,4 @@ class GridPhase(Phase):
 
     def next(self, state: State) -> Step | None:
         """The first sigma of the grid below the state's."""
-        return next((Step(sigma) for sigma in self.sigmas if sigma < state.sigma), None)
+        return next((Step(sigma) for sigma in self.ahead(state.sigma)), None)

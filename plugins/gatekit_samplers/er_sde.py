@@ -39,7 +39,7 @@ class ERSDE(ExponentialMultistep):
     D* is the mean of the interpolant under d(1/phi). The paper expands D in v with numerical
     integrals; here the integral is Gauss-Legendre's. Order at scale ode: ``order``.
 
-    Source: Cui et al., arXiv 2309.06169, ER-SDE-Solvers 1 to 3; noise scales: appendix A.8.
+    Source: Cui et al., arXiv 2309.06169, ER-SDE-Solvers 1 to 3 and noise scales.
     """
 
     name, stochastic, order, history, points = "er_sde", True, 3, 2, 3

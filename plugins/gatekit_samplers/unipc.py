@@ -65,7 +65,7 @@ class UniPC(Sampler):
     the attribute ``order`` what is measured, at most 3 because the first and the last step have
     a predictor of lower order. Over one step it denoises (the runner owns the interval to 0).
 
-    Source: Zhao et al., arXiv 2302.04867, algorithms 1 and 2; B(h): section 3.3.
+    Source: Zhao et al., arXiv 2302.04867: UniP, UniC and their B(h).
     """
 
     name, order, history = "unipc", 3, 2
@@ -134,8 +134,8 @@ def bh_weights(
     """Weights a_j, summing to 1, of UniPC's update over one step.
 
     With r_j = (c_j - c(s))/h and psi_k = integral of (e^(h r)/..) r^k, the weights satisfy
-    sum_j rho_j r_j^k = psi_k for k = 1..p, where rho_j = a_j r_j (equations 9 and 11 of the
-    paper). One unknown takes rho = 1/2 times B(h)/(e^h - 1): this alone tells B_1 from B_2.
+    sum_j rho_j r_j^k = psi_k for k = 1..p, where rho_j = a_j r_j (the paper's
+    linear system). One unknown takes rho = 1/2 times B(h)/(e^h - 1): this alone tells B_1 from B_2.
 
     Args:
         path: Noise path.
