@@ -46,8 +46,8 @@ class Config:
 
     seed: int = 0
     vae_seconds: float = 460.0
-    base_seconds: float = 700.0
-    expert_seconds: float = 60.0
+    base_seconds: float = 1000.0
+    expert_seconds: float = 120.0
     clips: int = 65_536
     # (from this share of the time, frames, side, batch)
     vae_stages: tuple[tuple[float, int, int, int], ...] = (
