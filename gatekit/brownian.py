@@ -26,8 +26,9 @@ def block_at(place: int, stream: Stream, first: int, count: int) -> Tensor:
 
     one = 1 << DEPTH
     low, high = 0, one
-    w_low, w_high, noise, mean = torch.zeros(4, 2, count, dtype=torch.float64)
-    words = torch.empty(count, 2, dtype=torch.float64)
+    tensors = torch.zeros(4, 2, count, dtype=torch.float64, device="cpu")
+    w_low, w_high, noise, mean = tensors
+    words = torch.empty(count, 2, dtype=torch.float64, device="cpu")
     if place == 0:
         return w_low
     stream.fill(high, first, w_high, words)

@@ -87,7 +87,11 @@ def block_of(row: Tensor, first: int, count: int) -> Tensor:
 
 
 def each_block(streams: Sequence[Stream], work: Callable[[int, Stream, int, int], None]) -> None:
-    """Call ``work(row, stream, first, count)`` for every block of every row, on torch's threads."""
+    """Call ``work(row, stream, first, count)`` for every block of every row, on torch's threads.
+
+    Inference mode is a thread's own, and what is made in it cannot be written outside: each
+    thread works in the caller's.
+    """
     import torch
 
     jobs = [
@@ -102,9 +106,15 @@ def each_block(streams: Sequence[Stream], work: Callable[[int, Stream, int, int]
         return
     from concurrent.futures import ThreadPoolExecutor
 
+    inference = torch.is_inference_mode_enabled()
+
+    def as_the_caller(job: tuple[int, Stream, int, int]) -> None:
+        with torch.inference_mode(inference):
+            work(*job)
+
     with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(work, *job) for job in jobs]:
-            done.result()
+        for _ in pool.map(as_the_caller, jobs):
+            pass
 
 
 def normal_rows(streams: Sequence[Stream], step: int, out: Tensor) -> None:
@@ -112,7 +122,7 @@ def normal_rows(streams: Sequence[Stream], step: int, out: Tensor) -> None:
     import torch
 
     def work(row: int, stream: Stream, first: int, count: int) -> None:
-        made = torch.empty(2, 2, count, dtype=torch.float64)
+        made = torch.empty(2, 2, count, dtype=torch.float64, device="cpu")
         stream.fill(step, first, made[0], made[1].view(count, 2))
         place(out[row], first, made[0])
 

@@ -83,7 +83,8 @@ class NoiseSource:
         import torch
 
         streams = self._streams(shape, purpose, visit)
-        values = torch.empty(shape[0], math.prod(shape[1:]), dtype=dtype or torch.float32)
+        size = (shape[0], math.prod(shape[1:]))
+        values = torch.empty(size, dtype=dtype or torch.float32, device="cpu")
         normal_rows(streams, step, values)
         return _arranged(values, shape)
 
@@ -125,9 +126,10 @@ class NoiseSource:
         streams = self._streams(x.shape, "brownian", visit)
         keys = [(at, tuple(x.shape), visit) for at in places]
         known = [self._walk.get(key) for key in keys]
-        ends = [torch.empty(len(streams), streams[0].size, dtype=torch.float64) for _ in "ab"]
+        size = (len(streams), streams[0].size)
+        ends = [torch.empty(size, dtype=torch.float64, device="cpu") for _ in "ab"]
         ends = [end if old is None else old for end, old in zip(ends, known, strict=True)]
-        out = torch.empty(len(streams), streams[0].size, dtype=x.dtype)
+        out = torch.empty(size, dtype=x.dtype, device="cpu")
         factor = math.sqrt(scale / abs(places[0] - places[1]))
 
         def work(row: int, stream: Stream, first: int, count: int) -> None:

@@ -154,7 +154,7 @@ class Engine:
             self._pending = (finite, None, where)
             self.check()
             return
-        host = torch.ones((), dtype=torch.bool).pin_memory()
+        host = torch.ones((), dtype=torch.bool, device="cpu").pin_memory()
         with torch.cuda.device(finite.device):  # the event belongs to this device's stream
             host.copy_(finite, non_blocking=True)
             event = torch.cuda.Event()

@@ -106,6 +106,25 @@ def test_threads_change_no_bit():
     assert all(a.equal(b) for a, b in zip(alone, together, strict=True))
 
 
+def test_the_callers_modes_change_no_bit():
+    """Inference mode, which is a thread's own, and a default device that is not the CPU."""
+    before = drawn()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with torch.inference_mode():
+            inferred = drawn()
+    finally:
+        torch.set_num_threads(threads)
+    assert all(a.equal(b) for a, b in zip(before, inferred, strict=True))
+    source, x = NoiseSource(9), torch.zeros(1, 7)
+    noise, path = source.like(x, step=2), source.brownian(x, 0.7, 0.4)
+    source = NoiseSource(9)
+    with torch.device("meta"):
+        assert source.like(x, step=2).equal(noise)
+        assert source.brownian(x, 0.7, 0.4).equal(path)
+
+
 @pytest.mark.parametrize("block", [BLOCK // 4, 4 * BLOCK])
 def test_blocks_change_no_bit(monkeypatch, block):
     before = drawn()
