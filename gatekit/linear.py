@@ -90,7 +90,9 @@ def evaluate(*combinations: Tensor | Linear) -> tuple[Tensor, ...]:
     if not tensors:
         return tuple(t for t in made if t is not None)
     first = tensors[0]
-    if not all(t.shape == first.shape and t.dtype == first.dtype for t in tensors):
+    alike = all(t.shape == first.shape and t.dtype == first.dtype for t in tensors)
+    # ``out=`` knows no gradients; a run has none, but a path is anybody's.
+    if not alike or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
         for i, terms in wanted:
             made[i] = _plainly(terms)
         return tuple(t for t in made if t is not None)
@@ -124,7 +126,7 @@ def _flat(tensors: Iterable[Tensor]) -> bool:
 
 
 def _plainly(terms: list[tuple[float, Tensor]]) -> Tensor:
-    """By torch's rules for operands of different shapes and dtypes."""
+    """By torch's rules: for operands of different shapes and dtypes, and for gradients."""
     total: Any = terms[0][0] * terms[0][1]
     for factor, tensor in terms[1:]:
         total = total + factor * tensor

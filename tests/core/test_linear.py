@@ -45,6 +45,13 @@ def test_what_is_not_contiguous_or_of_one_dtype():
     assert torch.allclose((lazy(A) + B[:1]).tensor(), A + B[:1])
 
 
+def test_gradients_pass_through():
+    x = A.clone().requires_grad_()
+    RectifiedFlow().transfer(x, x * x, 0.8, 0.2).sum().backward()
+    ratio = 0.2 / 0.8
+    assert torch.allclose(x.grad, ratio + (0.8 - 0.2 * ratio) * 2 * A)
+
+
 def test_what_weighs_nothing_is_not_read():
     bad = torch.full_like(A, torch.nan)
     assert (A + 0.0 * lazy(bad)).tensor().equal(A)
