@@ -298,12 +298,13 @@ class _Run:
         return max(1, *wants)
 
     def _check_result(self, stage: Stage, state: State, result: Any) -> None:
-        x = getattr(result, "x", None)
-        if x is None or x.shape != state.x.shape or x.dtype != state.x.dtype:
+        x: Any = getattr(result, "x", None)
+        kind = (getattr(x, "shape", None), getattr(x, "dtype", None))
+        if kind != (state.x.shape, state.x.dtype):
             raise PluginError(
                 f"sampler {stage.sampler.name!r} must return a StepResult whose x has the shape "
                 "and dtype of c.x",
                 where=f"phase {stage.name}, sigma {state.sigma:.6g}",
-                value=type(result).__name__ if x is None else (tuple(x.shape), x.dtype),
-                remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}",
+                value=type(result if x is None else x).__name__ if None in kind else kind,
+                remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}; of a Linear its tensor()",
             )

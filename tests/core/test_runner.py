@@ -19,6 +19,7 @@ from gatekit import (
     State,
     Step,
     StepResult,
+    lazy,
 )
 from gatekit.functional import FunctionPhase, make_stage, trace_phases
 from gatekit.runner import run_stages
@@ -319,7 +320,15 @@ def test_a_loop_that_leaves_its_stretch(yielded, text):
         trace(FunctionPhase(Mixture(), Lost(), grid))
 
 
-@pytest.mark.parametrize("result", [None, torch.ones(1), StepResult(torch.ones(2), torch.ones(1))])
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        torch.ones(1),
+        StepResult(torch.ones(2), torch.ones(1)),
+        StepResult(lazy(torch.ones(1)), torch.ones(1)),
+    ],
+)
 def test_a_sampler_that_returns_something_else(result):
     class Wrong(Sampler):
         name = "wrong"
