@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gatekit.sigmas import SigmaGrid
 
 FINE = 1000  # steps of the grid that the rule ``grid`` counts
-LAM_ENDS = (0.98, 0.02)  # where lam begins and ends: it is infinite at 1 and 0
+LAM_ENDS = (0.98, 0.02)  # of sigma_max, and in sigma: lam is infinite at a flow's 1, and at 0
 
 
 def allotted(total: int, weights: Sequence[float]) -> tuple[int, ...]:
@@ -69,7 +69,7 @@ def lengths(
             for above, below in pairwise(bounds)
         )
     if rule == "lam":
-        top, bottom = LAM_ENDS
-        bounds = [min(max(s, bottom), max(top, bottom)) for s in bounds]
+        top, bottom = path.sigma_max * LAM_ENDS[0], LAM_ENDS[1]
+        bounds = [min(max(s, bottom), top) for s in bounds]
     places = [path.coordinate(rule, s) for s in bounds]
     return tuple(max(1e-9, b - a) for a, b in pairwise(places))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatekit import ScheduleError, load_schedule, resolve
 from gatekit.allotment import allotted, lengths
-from gatekit.path import RectifiedFlow
+from gatekit.path import RectifiedFlow, VarianceExploding
 from gatekit.registry import registry
 
 
@@ -54,6 +54,12 @@ def test_by_length(project):
     path, grid = RectifiedFlow(), registry().get("grid", "shifted_linear")()
     high, low = lengths("lam", [1.0, 0.5, 0.0], grid, path)
     assert high == pytest.approx(low) and high == pytest.approx(math.log(49))
+
+
+def test_lam_of_a_path_that_has_no_end():
+    grid = registry().get("grid", "shifted_linear")()
+    found = lengths("lam", [80.0, 10.0, 1.0, 0.02, 0.0], grid, VarianceExploding())
+    assert found[:3] == pytest.approx([math.log(8), math.log(10), math.log(50)])
 
 
 def test_by_the_grid_itself(project):
