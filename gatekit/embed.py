@@ -63,11 +63,12 @@ def read_embedded(path: Path) -> Carried:
     file = path / FIRST if path.is_dir() else path
     if not file.is_file():
         raise ScheduleError("no such video", where=str(path), remedy="check the path")
+    suffix = file.suffix.lower()
     try:
-        text = READERS[file.suffix.lower()](file)
+        text = READERS[suffix](file) if suffix in READERS else ""
     except (OSError, ValueError, SyntaxError) as exc:
         raise ScheduleError(
-            f"no readable {file.suffix[1:].lower()}: {exc}",
+            f"no readable {suffix[1:]}: {exc}",
             where=str(path),
             remedy="give a result that gatekit wrote",
         ) from exc

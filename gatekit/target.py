@@ -63,6 +63,8 @@ class Target:
                 )
             return cls(path, kind)
         if slash or path.is_dir():
+            if path.name in ("", ".."):  # no folder that could be replaced, or have a neighbour
+                raise _no_place(text)
             return cls(path, "frames")
         stem = path.stem or "out"
         raise InputError(
@@ -82,10 +84,8 @@ class Target:
         elif self.kind != "latent":
             import_pillow()
         if self.kind == "frames":
-            if not self.path.absolute().name or self.path.is_file():
-                raise InputError(
-                    "no place for a folder of frames", where=str(self), remedy="name a new folder"
-                )
+            if self.path.is_file():
+                raise _no_place(str(self))
             other = self._other_than_frames()
             if other is not None:
                 raise InputError(
@@ -177,6 +177,10 @@ class Target:
                 (made / f"{number:04d}.png").replace(self._numbered(number))
             made.rmdir()
         return self._numbered(1)
+
+
+def _no_place(where: str) -> InputError:
+    return InputError("no place for a folder of frames", where=where, remedy="name a new folder")
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ def test_another_vae_is_carried_by_name_and_hash_without_its_folder(made, tmp_pa
     assert str(tmp_path).encode() not in (made / "again.mp4").read_bytes()
 
 
+def test_a_latent_of_another_suffix(made):
+    (made / "sub.sft").write_bytes((made / "out.run" / "latent.safetensors").read_bytes())
+    assert call(["decode", "sub.sft", "-o", "x.png", "--schedule", "fake.yaml"]) == 0
+
+
 def test_a_latent_of_unknown_making(made, capsys):
     save_file({"latent": torch.zeros(2, 2, 4, 4)}, made / "sub.safetensors")
     assert call(["decode", "sub.safetensors", "-o", "x.mp4"]) == 2

@@ -53,6 +53,9 @@ def test_names_that_say_nothing(tmp_path):
     (tmp_path / "b.mp4").mkdir()
     with pytest.raises(InputError, match="this is a folder"):
         Target.of(tmp_path / "b.mp4")
+    for name in ("", ".", "./", "..", "../..", "/"):
+        with pytest.raises(InputError, match="no place for a folder of frames"):
+            Target.of(name)
 
 
 def test_png_frames_are_exact_and_each_carries_the_schedule(tmp_path):
