@@ -58,7 +58,9 @@ def clip_frames(video: Any, spec: VideoSpec) -> Iterator[Tensor]:
 
 
 def _checked(video: Any, spec: VideoSpec) -> Any:
-    shape = tuple(getattr(video, "shape", ()))
+    import torch
+
+    shape = tuple(video.shape) if isinstance(video, torch.Tensor) else ()
     if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
         raise InputError("not a video", value=list(shape) or type(video).__name__, remedy=_REMEDY)
     if shape[0] < spec.frames:

@@ -140,7 +140,8 @@ def without_folder(value: Any) -> Any:
 
 def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Folder of the weight files, and the inputs with paths, as far as this machine knows them."""
-    folder = path.parent.absolute()
+    path = path.absolute()  # "." has no name, and no other parent
+    folder = path.parent
     carried: dict[str, Any] = content["inputs"]
     inputs = {k: with_file(v, lambda file: str(folder / file)) for k, v in carried.items()}
     for run_dir in run_dirs(path):
@@ -155,10 +156,10 @@ def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any
 
 
 def run_dirs(path: Path) -> list[Path]:
-    """Where the run folder of a result may be: beside it, whatever it was written as."""
+    """Where the run folder of a result (absolute) may be: beside it, whatever it was written as."""
     stems = (path.stem, re.sub(r"-\d{4,}$", "", path.stem))
     beside = [path.with_name(f"{stem}.run") for stem in stems]
-    folder = path.absolute() if path.is_dir() else path.absolute().parent
+    folder = path if path.is_dir() else path.parent
     return [*beside, folder.with_name(f"{folder.name}.run")]
 
 

@@ -167,7 +167,7 @@ class Video(Model):
     width: int | None = Field(default=None, gt=0, le=16384)
     height: int | None = Field(default=None, gt=0, le=16384)
     frames: int | None = Field(default=None, gt=0, le=100_000)
-    fps: float | None = Field(default=None, gt=0, le=1000)
+    fps: float | None = Field(default=None, ge=0.01, le=1000)
 
 
 class Memory(Model):

@@ -68,6 +68,7 @@ def test_tensors():
         (video.permute(0, 3, 1, 2), "not a video"),
         (video * 255, r"in \[0, 1\]"),
         (7, "not a video"),
+        (video.numpy(), "not a video"),
     ):
         with pytest.raises(InputError, match=match):
             check_clip(bad, spec(3, 16))

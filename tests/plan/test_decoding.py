@@ -108,6 +108,13 @@ def test_a_run_made_again_from_any_kind(made, name):
     assert (made / "again.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
+def test_a_folder_of_frames_from_within(made, monkeypatch):
+    assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "4", "-o", "frames/"]) == 0
+    monkeypatch.chdir(made / "frames")
+    assert call(["run", ".", "-o", "../again.mp4"]) == 0
+    assert (made / "again.mp4").read_bytes() == (made / "out.mp4").read_bytes()
+
+
 def test_a_resumed_run_writes_where_it_was_to(made, fake, monkeypatch):
     """A folder of frames keeps its slash through the run folder."""
     velocity, calls = fake.Number.velocity, []

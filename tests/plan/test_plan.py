@@ -147,6 +147,7 @@ def test_a_field_is_weights_arithmetic_and_guidance(project):
         ("variants.fine.use=numbr", PluginError, "variants.fine.use: unknown variant 'numbr'; did"),
         ("phases.high.guidance.scael=2", ScheduleError, "phases[0].guidance.scael: unknown key 's"),
         ("phases.low.sampler={use: euler, order: 2}", ScheduleError, "unknown key 'order'"),
+        ("video.fps=0.0003", ScheduleError, "video.fps: should be greater than or equal to 0.01"),
         ("sigmas.shift=-1", ScheduleError, "sigmas.shift: should be greater than 0 (got -1)"),
         ("sigmas={use: karras, steps: 9, sigma_max: 14}", ScheduleError, "sigmas: sigmas on the p"),
         ("sigmas.stesp=9", ScheduleError, "sigmas.stesp: unknown key 'stesp'; did you mean 'steps"),
