@@ -132,7 +132,8 @@ def _planned(
         wanted = schedule.vae.file if schedule.vae else ""
         raise missing_error([m for m in plan.missing if m.name == wanted][:1])
     if spec is not None and spec.file is not None and carried is not None:
-        weights = {**carried.weights, spec.file.name: sha256(spec.file)}
+        files = family.component_files().get("vae", ())
+        weights = {**carried.weights, **{file.name: sha256(file) for file in files}}
         carried = replace(carried, weights=weights)
     shape = family.latent_shape(plan.video)
     if tuple(latent.shape) != tuple(shape):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatekit.plan import Plan, PlannedPhase, PlannedStep
+    from gatekit.variant import VariantFacts
 
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.\w+$)")
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -100,24 +104,46 @@ def file_lines(plan: Plan) -> list[str]:
     """Every weight file: found where, how large, how many bits a weight."""
     lines: list[str] = []
     for key, variant in plan.variants.items():
-        for i, path in enumerate(variant.files()):
-            facts = plan.facts.get(key) if i == 0 else None
-            about = size(_bytes(path)) if path.exists() else "MISSING"
-            if facts is not None:
-                about = f"{facts.storage}, {size(facts.file_bytes)}, "
-                about += f"{facts.bits_per_weight:.2f} bits a weight, "
-                about += f"{size(facts.resident_bytes)} when loaded"
-            lines.append(f"{key}: {path} ({about})")
+        for i, (place, paths) in enumerate(_sets(variant.files())):
+            lines.append(
+                f"{key}: {place} ({_about(paths, plan.facts.get(key) if not i else None)})"
+            )
+    read = plan.family.component_files()
     for name in ("text_encoder", "vae"):
-        spec = getattr(plan.family.components, name)
         wanted = getattr(plan.schedule, name)
-        if spec is not None and wanted is not None:
-            found = f"{size(_bytes(spec.file))}" if spec.file else "MISSING"
-            lines.append(f"{name}: {spec.file or wanted.file} ({found})")
+        if wanted is None or getattr(plan.family.components, name) is None:
+            continue
+        found = _sets(read.get(name, ())) or [(str(wanted.file), list[Path]())]
+        lines += [f"{name}: {place} ({_about(paths)})" for place, paths in found]
     return lines
 
 
-def _bytes(path: Any) -> int:
+def _sets(files: Iterable[Path]) -> list[tuple[str, list[Path]]]:
+    """Files in order, the shards of one model together, under a name for all of them."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(_SHARD.sub(r"-*-of-\1", str(path)), []).append(path)
+    return list(found.items())
+
+
+def _about(paths: Sequence[Path], facts: VariantFacts | None = None) -> str:
+    """Size of files, and what else is known of them."""
+    if not paths or not all(path.exists() for path in paths):
+        return "MISSING"
+    number = [f"{len(paths)} files"] if len(paths) > 1 else []
+    if facts is None:
+        return ", ".join([*number, size(sum(map(_bytes, paths)))])
+    return ", ".join(
+        [
+            *number,
+            f"{facts.storage}, {size(facts.file_bytes)}",
+            f"{facts.bits_per_weight:.2f} bits a weight",
+            f"{size(facts.resident_bytes)} when loaded",
+        ]
+    )
+
+
+def _bytes(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size

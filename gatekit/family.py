@@ -186,7 +186,7 @@ class ModelFamily(ABC):
             remedy="give the schedule that made it",
         )
 
-    def component_files(self) -> tuple[Path, ...]:
-        """Files of the components, for hashes."""
-        found = (self.components.text_encoder, self.components.vae)
-        return tuple(c.file for c in found if c is not None and c.file is not None)
+    def component_files(self) -> Mapping[str, tuple[Path, ...]]:
+        """Section (``text_encoder``, ``vae``) -> the files of it that are read."""
+        sections = {"text_encoder": self.components.text_encoder, "vae": self.components.vae}
+        return {name: (c.file,) for name, c in sections.items() if c is not None and c.file}

@@ -169,10 +169,9 @@ class Plan:
 
     def files(self) -> tuple[Path, ...]:
         """Every file found that decides the result, each once."""
-        found = [f for variant in self.variants.values() for f in variant.files()]
-        return tuple(
-            dict.fromkeys(f for f in (*found, *self.family.component_files()) if f.exists())
-        )
+        groups = [variant.files() for variant in self.variants.values()]
+        groups += self.family.component_files().values()
+        return tuple(dict.fromkeys(f for group in groups for f in group if f.exists()))
 
     def resolved(self) -> dict[str, Any]:
         """The schedule as it runs here: with its device, as other devices give other bits."""

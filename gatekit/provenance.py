@@ -135,10 +135,11 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
         for p in plan.phases
     ]
     family = plan.family
-    parts = (family.components.text_encoder, family.components.vae)
+    sections = {"text_encoder": family.components.text_encoder, "vae": family.components.vae}
+    files = family.component_files()
     components = [
-        [part.precision, *(file_identity(f) for f in (part.file, part.tokenizer) if f is not None)]
-        for part in parts
+        [part.precision, *(file_identity(f) for f in (*files.get(name, ()), part.tokenizer) if f)]
+        for name, part in sections.items()
         if part is not None
     ]
     record = inputs_record(inputs)

@@ -248,20 +248,12 @@ class WanFamily(ModelFamily):
                     remedy="use the text encoder that belongs to the model",
                 )
 
-    def component_files(self) -> tuple[Path, ...]:
-        """Weight files of text encoder and VAE: of a folder, those that are read."""
+    def component_files(self) -> Mapping[str, tuple[Path, ...]]:
+        """Files of text encoder and VAE: of a folder, those that are read."""
         from .header import weight_files
 
-        parts = (
-            ("text_encoder", self.components.text_encoder),
-            ("vae", self.components.vae),
-        )
-        return tuple(
-            file
-            for role, part in parts
-            if part is not None and part.file is not None
-            for file in weight_files(part.file, role)
-        )
+        named = super().component_files()
+        return {role: weight_files(file, role) for role, (file,) in named.items()}
 
     def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
         """``(C, T, H, W)`` of the latent."""
@@ -362,7 +354,7 @@ class WanFamily(ModelFamily):
         from .header import read_header
         from .sizes_parts import read_vae_sizes
 
-        sizes = read_vae_sizes(read_header(self._file("vae")))
+        sizes = read_vae_sizes(read_header(self._file("vae"), role="vae"))
         channels, frames, height, width = shape
         if channels != sizes.z_dim:
             raise InputError(

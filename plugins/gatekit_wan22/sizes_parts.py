@@ -138,14 +138,14 @@ def _grouped_widths(tensors: Tensors) -> Widths:
 
 
 def component_facts(file: Path) -> dict[str, VariantFacts]:
-    """Facts of a text encoder or a VAE by its section; empty for another file."""
-    try:
-        header = read_header(file)
-    except WeightsError:
-        return {}
+    """Facts of a text encoder or a VAE by its section; empty for another file.
+
+    A root folder has both.
+    """
     found: dict[str, VariantFacts] = {}
     for section, read in (("text_encoder", read_umt5_sizes), ("vae", read_vae_sizes)):
         try:
+            header = read_header(file, role=section)
             sizes = read(header)
         except WeightsError:
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gatekit import WeightsError
 
-from .folders import EXPERTS, PARTS, resolve_root
+from .folders import EXPERTS, PARTS, SUFFIXES, resolve_root
 from .header import Header, TensorInfo, printable, read_header
 from .sizes import MARKS, PUBLISHED, TransformerSizes, expected_shapes, official_tensors
 from .sizes import patch_channels as channels_of
@@ -23,10 +23,11 @@ def parts_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     found = [path / name for pair in EXPERTS for name in pair if (path / name).is_dir()]
-    if not found:
-        return []
-    others = [resolve_root(path, role, None) for role in PARTS]
-    return [*found, *(part for part in others if part != path)]
+    others = [p for role in PARTS if (p := resolve_root(path, role, None)) != path]
+    own = any(p.name.endswith(SUFFIXES) and p not in others for p in path.iterdir())
+    if not found and others and own:  # a single model, in the root itself
+        found = [path]
+    return [*found, *others] if found else []
 
 
 def describe_file(path: Path) -> list[str]:
