@@ -154,7 +154,7 @@ class Target:
         return self._write_numbered(makers, remedy)
 
     def _write_folder(self, makers: Sequence[Callable[[], bytes]], remedy: str | None) -> Path:
-        path = self.path.absolute()
+        path = self.path.resolve()  # through a link, to the disk that is meant
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         with _beside(path, makers, remedy) as made:
             other = self._other_than_frames()

@@ -115,7 +115,6 @@ def compare(sampling: Any, row: Row, grid: str, sigmas: Sequence[float], cut: in
     """Print one row; the larger of its differences."""
     x = torch.randn(2, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     parts = [sigmas] if cut is None else [sigmas[: cut + 1], sigmas[cut:]]
-    theirs = run_theirs(getattr(sampling, f"sample_{row.theirs}"), x, parts, row.stochastic)
     found: list[str] = []
     worst = 0.0
     for ours, params in ((row.packaged, {}), (row.native, row.params)):

@@ -98,6 +98,16 @@ def test_a_folder_of_frames_is_replaced_and_one_of_other_things_is_not(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    (tmp_path / "disk" / "shots").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "shots")
+    for frames in (2, 3):
+        Target.of(f"{tmp_path}/out/").check(frames).write(moving(frames), 16, TEXT)
+        assert len(list((tmp_path / "disk" / "shots").iterdir())) == frames
+    assert (tmp_path / "out").is_symlink() and len(list(tmp_path.iterdir())) == 2
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["shots"]
+
+
 @pytest.mark.parametrize("name", ["out/", "out.png", "out.webp", "out.mp4"])
 def test_a_disk_that_fills_in_the_midst_leaves_what_was_there(tmp_path, monkeypatch, name):
     target = Target.of(f"{tmp_path}/{name}")
