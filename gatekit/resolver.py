@@ -270,10 +270,18 @@ class _Resolver:
             compute,
             {"use": guidance.name, **guidance.params.model_dump(mode="json")},
         )
+        sampler = self._made("sampler", phase.sampler, (*at, "sampler"))
+        if sampler.integrate is not None and phase.strategy.use != "grid":
+            raise ScheduleError(
+                f"sampler {sampler.name!r} goes through the phase by itself and asks no strategy",
+                where=self.schedule.source.where((*at, "strategy")),
+                value=phase.strategy.use,
+                remedy="take 'strategy' out, or use another sampler",
+            )
         return PlannedPhase(
             name=phase.name,
             variant=phase.variant,
-            sampler=self._made("sampler", phase.sampler, (*at, "sampler")),
+            sampler=sampler,
             strategy=self._made("strategy", phase.strategy, (*at, "strategy"), sigmas),
             guidance=guidance,
             history=self._made("history", phase.history, (*at, "history")),

@@ -171,6 +171,13 @@ def test_error_says_where(project, override, error, expected):
     assert caught.value.exit_code == 2
 
 
+def test_a_sampler_that_asks_no_strategy_takes_none(project):
+    planned(project, "phases.low.sampler=rk45", "phases.low.strategy=grid")
+    with pytest.raises(ScheduleError) as caught:
+        planned(project, "phases.low.sampler=rk45", "phases.low.strategy=restart")
+    assert "phases[1].strategy: sampler 'rk45' goes through the phase by" in str(caught.value)
+
+
 def test_a_boundary_out_of_order_is_named_with_its_place(project):
     text = (project / "fake.yaml").read_text()
     text += "    until: 0.95\n  - {name: last, variant: fine, sampler: euler}\n"
