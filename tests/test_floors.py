@@ -18,7 +18,7 @@ FLOORS = {
     0: ("errors", "params", "suggest", "cache"),
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history"),
-    3: ("schedule", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
+    3: ("schedule", "consistency", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
         *("explain", "identity"),
