@@ -213,8 +213,13 @@ def test_ctrl_c_while_loading_keeps_the_checkpoint(project, tmp_path, fake, monk
         load(self, device, compute)
 
     monkeypatch.setattr(fake.Number, "load", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
+    # A shell starts what runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()
     fake.LOG.clear()
     rest = gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")

@@ -161,7 +161,7 @@ def test_sa_solvers_corrector_keeps_the_noise():
     sigmas = [0.5, 0.49999, 0.49998, 0.49997]
     moved = gatekit.sample(field, x, sigmas, sampler="sa_solver")
     plain = gatekit.sample(field, x, sigmas, sampler="euler_ancestral", rule="sde")
-    assert float((moved - plain).abs().max()) < 1e-5
+    assert float((moved - plain).abs().max()) < 2e-6  # 3e-2 with another noise
 
 
 def test_sa_solver_takes_noise_inside_its_window_only():
