@@ -28,7 +28,7 @@ class Carried:
     Attributes:
         schedule: The resolved schedule as JSON text (which is YAML).
         inputs: Prompt, negative prompt, seed, and names and hashes of images.
-        weights: SHA-256 of every weight file, by name.
+        weights: SHA-256 of every weight file, by name (see ``provenance.by_name``).
         folder: Where weight files are looked up first. Videos are passed on, so it is not
             in the metadata: the run folder beside the video tells, else the video's folder.
     """

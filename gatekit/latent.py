@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.embed import KEY, Carried, read_embedded
 from gatekit.errors import InputError, ScheduleError
+from gatekit.provenance import by_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ def _carried(path: Path) -> Carried | None:
         pass
     try:
         record = json.loads((path.parent / RECORD).read_text("utf-8"))
-        weights = {Path(file).name: found for file, found in record.get("weights", {}).items()}
+        weights = by_name(record.get("weights", {}))
         folder = Path(record["folder"]) if record.get("folder") else None
         return Carried(json.dumps(record["schedule"]), record["inputs"], weights, folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

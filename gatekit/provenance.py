@@ -56,6 +56,24 @@ class Hashes:
         return dict(self._found)
 
 
+def by_name(hashes: Mapping[str, str]) -> dict[str, str]:
+    """Hashes by path -> by the file's name; where several share it, with as many folders as tell.
+
+    Results are passed on, so they do not carry whole paths; the shards of Wan's two experts
+    have the same names in two folders.
+    """
+    parts = {path: Path(path).parts for path in hashes}
+
+    def tail(path: str) -> str:
+        for length in range(1, len(parts[path])):
+            end = parts[path][-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                return "/".join(end)
+        return path
+
+    return {tail(path): value for path, value in hashes.items()}
+
+
 def _stamp(path: Path) -> str:
     parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return "|".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in parts)

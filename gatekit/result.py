@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gatekit.embed import Carried
 from gatekit.latent import decode_latent, latent_bytes
 from gatekit.output import make_folder, write_atomic
-from gatekit.provenance import Hashes, inputs_record
+from gatekit.provenance import Hashes, by_name, inputs_record
 from gatekit.runfolder import LATENT
 from gatekit.target import Target
 
@@ -84,5 +84,5 @@ class Result:
         return Carried(
             json.dumps(self.plan.resolved()),
             inputs_record(self.inputs),
-            {Path(path).name: value for path, value in hashes.items()},
+            by_name(hashes),
         )

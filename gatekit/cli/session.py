@@ -114,7 +114,9 @@ class Session:
 
     def _compare(self, result: Result) -> None:
         """Say where a video that is made again had other weights."""
-        now = {Path(path).name: found for path, found in (result.weights or {}).items()}
+        from gatekit.provenance import by_name
+
+        now = by_name(result.weights or {})
         for name, found in (self.weights or {}).items():
             if name in now and now[name] != found:
                 self._say(f"warning: {name} is not the file that the first video was made with")

@@ -178,6 +178,7 @@ class WanFamily(ModelFamily):
                 is no tokenizer.
         """
         from .header import read_header
+        from .latent_statistics import statistics
         from .sizes_parts import read_vae_sizes
         from .sizes_umt5 import read_umt5_sizes
         from .tokenizer import find_tokenizer, no_tokenizer
@@ -187,7 +188,9 @@ class WanFamily(ModelFamily):
         read_umt5_sizes(header)
         if find_tokenizer(header, self._section("text_encoder").tokenizer) is None:
             raise no_tokenizer(str(header.path))
-        sizes = read_vae_sizes(read_header(self._file("vae"), role="vae"))
+        header = read_header(self._file("vae"), role="vae")
+        sizes = read_vae_sizes(header)
+        statistics(header, sizes.z_dim)
         found = (sizes.z_dim, sizes.spatial_stride, sizes.temporal_stride)
         if found != (self.z_dim, self.spatial_stride, self.temporal_stride):
             raise ScheduleError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import Any
 
 from gatekit import WeightsError
@@ -48,7 +49,7 @@ def statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[flo
     """Mean and standard deviation a channel: the file's own, or Wan's; 0 and 1 for other widths.
 
     Raises:
-        WeightsError: Metadata that is no list of ``z_dim`` numbers.
+        WeightsError: Metadata that is no list of ``z_dim`` finite numbers, the deviations above 0.
     """
     found: list[tuple[float, ...]] = []
     for i, key in enumerate(("latents_mean", "latents_std")):
@@ -58,9 +59,12 @@ def statistics(header: Header, z_dim: int) -> tuple[tuple[float, ...], tuple[flo
         if key in header.metadata:
             try:
                 values = tuple(float(v) for v in json.loads(header.metadata[key]))
-            except (ValueError, TypeError) as error:
+                if not all(math.isfinite(v) and (v > 0 or i == 0) for v in values):
+                    raise ValueError("no mean, or no deviation")
+            except (ValueError, TypeError, RecursionError) as error:
+                kind = "deviations above 0" if i else "numbers"
                 raise WeightsError(
-                    f"metadata '{key}' is no JSON list of numbers",
+                    f"metadata '{key}' is no JSON list of {kind}",
                     where=str(header.path),
                     remedy="write one number a channel",
                 ) from error

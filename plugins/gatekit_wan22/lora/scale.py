@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..mapped import MappedFile
 
 CONFIG = "adapter_config.json"
+_LONGEST = 1 << 20  # bytes of it; PEFT writes about a thousand
 _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
@@ -41,7 +42,8 @@ def noted(lora: LoraFile) -> tuple[float | None, bool]:
     text = lora.header.metadata.get("lora_adapter_metadata") if where is None else None
     try:
         if where is not None:
-            text = where.read_text("utf-8")
+            with where.open("rb") as stream:
+                text = stream.read(_LONGEST).decode("utf-8")
         entries: Any = json.loads(text) if isinstance(text, str) else {}
         plain = {key.rpartition(".")[2]: value for key, value in entries.items()}
         alphas = {str(v) for key, v in entries.items() if key.rpartition(".")[2] == "lora_alpha"}
@@ -51,9 +53,12 @@ def noted(lora: LoraFile) -> tuple[float | None, bool]:
                 where=str(where or lora.path),
                 remedy="save it with one alpha, or with alpha as tensors",
             )
-        alpha = plain.get("lora_alpha")
-        return (None if alpha is None else float(alpha)), bool(plain.get("use_rslora"))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        given = plain.get("lora_alpha")
+        alpha = None if given is None else float(given)
+        if alpha is not None and not math.isfinite(alpha):
+            raise ValueError("no number")
+        return alpha, bool(plain.get("use_rslora"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(
             "its configuration, which holds alpha, cannot be read",
             where=str(where or lora.path),

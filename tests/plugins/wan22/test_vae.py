@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gatekit import InputError, WeightsError
-from gatekit_wan22 import layout_vae, load_vae
+from gatekit import Components, ComponentSpec, InputError, WeightsError
+from gatekit_wan22 import WanFamily, layout_vae, load_vae
 from gatekit_wan22 import vae as module
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory):
+def vae(tmp_path_factory, tools):
     from diffusers import AutoencoderKLWan
 
     torch.manual_seed(0)
@@ -32,7 +32,8 @@ def vae(tmp_path_factory):
     )
     video = torch.rand(2, 3, 9, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
     mean = model.encode(video).latent_dist.mode()
-    return SimpleNamespace(model=model, folder=folder, video=video, mean=mean)
+    tools.small_umt5(folder / "umt5.safetensors")
+    return SimpleNamespace(model=model, folder=folder, video=video, mean=mean, state=official)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -66,6 +67,30 @@ def test_one_frame(vae):
 def test_statistics_of_the_file_win(vae):
     found = load_vae(vae.folder / "tiny.safetensors")
     assert (found.encode(vae.video) - (vae.mean - 0.5) / 2).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("latents_mean", "[" * 100_000),
+        ("latents_mean", json.dumps([float("nan")] * 16)),
+        ("latents_std", json.dumps([0.0] * 16)),
+        ("latents_std", json.dumps([1.0] * 15 + [-1.0])),
+    ],
+    ids=["deep", "no number", "zero", "negative"],
+)
+def test_statistics_that_are_none(key, value, vae, tmp_path):
+    """Known before anything is sampled, not when the video is decoded."""
+    save_file(vae.state, tmp_path / "a.safetensors", {key: value})
+    family = WanFamily(
+        WanFamily.Params(),
+        Components(
+            text_encoder=ComponentSpec(file=vae.folder / "umt5.safetensors"),
+            vae=ComponentSpec(file=tmp_path / "a.safetensors"),
+        ),
+    )
+    with pytest.raises(WeightsError, match=f"'{key}' is no JSON list"):
+        family.check_components()
 
 
 def test_sizes_are_read_off_the_tensors(tmp_path, caplog):

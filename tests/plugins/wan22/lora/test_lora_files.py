@@ -149,6 +149,17 @@ def test_wrong_in_one_way(what, wan, kit, tmp_path):
     assert "l.safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"lora_alpha": NaN}', "[1]"])
+def test_a_configuration_that_cannot_be_read(text, wan, kit, tmp_path):
+    tensors = broken(wan, kit, lambda t: [t.pop(k) for k in list(t) if k.endswith("alpha")])
+    save_file(tensors, tmp_path / "l.safetensors", {"lora_adapter_metadata": text})
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(text)
+    for name in ("l.safetensors", "adapter_model.safetensors"):
+        with pytest.raises(WeightsError, match="its configuration, which holds alpha, cannot be"):
+            kit.open(wan.path, loras=[{"file": tmp_path / name}]).facts()
+
+
 def test_unmatched_keys_may_be_left_out_with_a_warning(wan, kit, inputs, tmp_path):
     save_file(broken(wan, kit, lost), tmp_path / "l.safetensors")
     variant = kit.open(wan.path, loras=[{"file": tmp_path / "l.safetensors", "unmatched": "skip"}])
