@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .sizes import TransformerSizes, read_sizes
     from .text_encoder import WanTextEncoder, load_text_encoder
     from .vae import WanVAE, load_vae
-    from .variant import WanVariant, WanVariantParams
+    from .variant import WanVariant
     from .variant_gguf import GGUFVariant
+    from .variant_params import WanVariantParams
     from .variant_safetensors import PthVariant, SafetensorsVariant
 
 _HOME = {
@@ -31,8 +32,9 @@ _HOME = {
     "sizes": ("TransformerSizes", "read_sizes"),
     "text_encoder": ("WanTextEncoder", "load_text_encoder"),
     "vae": ("WanVAE", "load_vae"),
-    "variant": ("WanVariant", "WanVariantParams"),
+    "variant": ("WanVariant",),
     "variant_gguf": ("GGUFVariant",),
+    "variant_params": ("WanVariantParams",),
     "variant_safetensors": ("PthVariant", "SafetensorsVariant"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

@@ -19,7 +19,6 @@ from gatekit import (
     ScheduleError,
     VariantFacts,
     VideoSpec,
-    WeightsError,
 )
 
 from .conditioning import WanConditioning, image_condition
@@ -177,36 +176,11 @@ class WanFamily(ModelFamily):
             WeightsError: One of the files is missing, damaged or of another model, or there
                 is no tokenizer.
         """
-        from .header import read_header
-        from .latent_statistics import statistics
-        from .sizes_parts import read_vae_sizes
-        from .sizes_umt5 import read_umt5_sizes
-        from .tokenizer import find_tokenizer, no_tokenizer
-        from .vae_tiles import least_tile
+        from .fits import check_text_encoder, check_vae
 
-        header = read_header(self._file("text_encoder"), role="text_encoder")
-        read_umt5_sizes(header)
-        if find_tokenizer(header, self._section("text_encoder").tokenizer) is None:
-            raise no_tokenizer(str(header.path))
-        header = read_header(self._file("vae"), role="vae")
-        sizes = read_vae_sizes(header)
-        statistics(header, sizes.z_dim)
-        found = (sizes.z_dim, sizes.spatial_stride, sizes.temporal_stride)
-        if found != (self.z_dim, self.spatial_stride, self.temporal_stride):
-            raise ScheduleError(
-                f"this VAE has {found[0]} channels and strides {found[1]} and {found[2]}, the "
-                f"family '{self.name}' needs {self.z_dim}, {self.spatial_stride} and "
-                f"{self.temporal_stride}",
-                where=str(self._file("vae")),
-                remedy=f"give the VAE of Wan {'2.2' if self.z_dim == 48 else '2.1'}",
-            )
-        tile, least = self._section("vae").tile, least_tile(sizes)
-        if isinstance(tile, int) and tile < least:
-            raise ScheduleError(
-                "a tile must hold its border on both sides",
-                value=tile,
-                remedy=f"'vae.tile' must be at least {least} for this VAE, or auto",
-            )
+        check_text_encoder(self._file("text_encoder"), self._section("text_encoder").tokenizer)
+        strides = (self.z_dim, self.spatial_stride, self.temporal_stride)
+        check_vae(self._file("vae"), self._section("vae").tile, self.name, strides)
 
     def check_variant(self, variant: ModelVariant, compute: str) -> None:
         """Check that a variant can serve this family and task, from headers alone.
@@ -215,41 +189,22 @@ class WanFamily(ModelFamily):
             WeightsError: A model of another task, or for embeddings of another width.
             ScheduleError: A compute precision that it does not know.
         """
+        from .fits import check_model
         from .precision import check_compute
         from .variant import WanVariant
 
         check_compute(compute)
-        if not isinstance(variant, WanVariant):
-            return
-        sizes, where = variant.sizes, str(variant.file)
-        if sizes.out_channels != self.z_dim:
-            raise WeightsError(
-                f"the model has {sizes.out_channels} latent channels, the family '{self.name}' "
-                f"{self.z_dim}",
-                where=where,
-                remedy="use a model of this task: 16 channels are A14B's, 48 are TI2V-5B's",
+        if isinstance(variant, WanVariant):
+            encoder = self.components.text_encoder
+            check_model(
+                variant.sizes,
+                str(variant.file),
+                family=self.name,
+                task=self._task,
+                z_dim=self.z_dim,
+                image_channels=self.image_use != "never" and self.image_as == "channels",
+                text_encoder=encoder.file if encoder is not None else None,
             )
-        by_channels = self.image_use != "never" and self.image_as == "channels"
-        if bool(sizes.image_channels) != by_channels:
-            kind = "an image-to-video" if sizes.image_channels else "a text-to-video"
-            raise WeightsError(
-                f"{kind} model, but the task is {self._task}",
-                where=where,
-                remedy="change family.task, or use the model of that task",
-            )
-        encoder = self.components.text_encoder
-        if encoder is not None and encoder.file is not None:
-            from .header import read_header
-            from .sizes_umt5 import read_umt5_sizes
-
-            width = read_umt5_sizes(read_header(encoder.file, role="text_encoder")).dim
-            if width != sizes.text_dim:
-                raise WeightsError(
-                    f"the model takes embeddings of {sizes.text_dim}, the text encoder "
-                    f"{encoder.file.name} gives {width}",
-                    where=where,
-                    remedy="use the text encoder that belongs to the model",
-                )
 
     def component_files(self) -> Mapping[str, tuple[Path, ...]]:
         """Files of text encoder and VAE: of a folder, those that are read."""

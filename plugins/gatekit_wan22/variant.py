@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatekit import (
     AdjustParams,
@@ -22,7 +20,8 @@ from .conditioning import WanConditioning
 from .folders import INDEX, is_shard
 from .header import Header, TensorInfo, file_kind, read_header
 from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
-from .lora.params import LoraUse, WanAdjust, check_names, with_strengths
+from .lora.params import WanAdjust, with_strengths
+from .model_input import check_first_frame, check_text, times, with_image
 from .precision import COMPUTE_TYPES, check_compute
 from .sizes import (
     TransformerSizes,
@@ -32,6 +31,7 @@ from .sizes import (
     read_sizes,
 )
 from .survey import title_of
+from .variant_params import WanVariantParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,35 +41,6 @@ _STORAGES = {
     "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
 }  # fmt: skip
 _TITLES = ("general.name", "general.basename", "general.finetune", "modelspec.title")
-
-
-class WanVariantParams(VariantParams):
-    """Keys of a Wan variant in a schedule."""
-
-    file: Path = Field(description="the weight file, or a folder of them")
-    expert: Literal["high", "low"] | None = Field(
-        None, description="which noise levels it was trained for; None for a single model"
-    )
-    timesteps: Literal["exact", "integer"] = Field(
-        "exact", description="t = 1000 sigma as it is, or cut to an integer as Wan's own code does"
-    )
-    keep: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="hold quantised matrices decoded: auto does where they take a quarter of "
-        "free memory",
-    )
-    loras: tuple[LoraUse, ...] = Field((), description="LoRAs, all applied at once")
-    lora_mode: Literal["auto", "merge", "side"] = Field(
-        "auto",
-        description="merge LoRAs into floating-point weights, or compute them beside: auto merges "
-        "where no phase changes a strength and the weights are no view of the file",
-    )
-
-    @field_validator("loras")
-    @classmethod
-    def _named_apart(cls, loras: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
-        check_names(loras)
-        return loras
 
 
 class WanVariant(ModelVariant):
@@ -316,87 +287,19 @@ class WanVariant(ModelVariant):
         if self._loaded is None:
             raise InputError("the model is not loaded", remedy="call load(device, compute) first")
         device, dtype = self._loaded[0], torch_dtype(self._loaded[1])
-        self._check_first_frame(x, conditioning.first_frame)
-        given = self._with_image(conditioning.with_known(x), conditioning.image).to(device, dtype)
+        first, where, time = conditioning.first_frame, self.file.name, self.timestep(sigma)
+        check_first_frame(x, first, self.sizes, where)
+        known = conditioning.with_known(x)
+        given = with_image(
+            known, conditioning.image, self.sizes, optional=self.image_optional, where=where
+        ).to(device, dtype)
         text = conditioning.text
-        batch, width = x.shape[0], self.sizes.text_dim
-        if text.ndim != 3 or text.shape[-1] != width or text.shape[0] not in (1, batch):
-            raise InputError(
-                f"text embeddings must be [1 or {batch}, L, {width}] for this model",
-                value=list(text.shape),
-                remedy="use the text encoder that belongs to it",
-            )
-        text = text.to(device, dtype).expand(batch, -1, -1)
-        first, time = conditioning.first_frame, self._times(x, sigma, conditioning, device)
-        (out,) = self._model(given, time, text, return_dict=False)
+        check_text(text, x.shape[0], self.sizes.text_dim)
+        text = text.to(device, dtype).expand(x.shape[0], -1, -1)
+        at = times(x, time, first, device)
+        (out,) = self._model(given, at, text, return_dict=False)
         out = out.to(x.device, torch.float32)
         if first is not None:
-            known = first.shape[2]
-            out[:, :, :known] = (x[:, :, :known] - first.to(x.device)) / sigma
+            frames = first.shape[2]
+            out[:, :, :frames] = (x[:, :, :frames] - first.to(x.device)) / sigma
         return out
-
-    def _times(self, x: Tensor, sigma: float, conditioning: WanConditioning, device: str) -> Tensor:
-        """``[B]``; where a first frame is known ``[B, tokens]``, 0 at its tokens, on the CPU."""
-        import torch
-
-        time, first = self.timestep(sigma), conditioning.first_frame
-        if first is None:
-            return torch.full((x.shape[0],), time, dtype=torch.float64, device=device)
-        frames, height, width = x.shape[2:]
-        times = torch.full((x.shape[0], frames, height * width // 4), time, dtype=torch.float64)
-        times[:, : first.shape[2]] = 0.0
-        return times.flatten(1)
-
-    def _check_first_frame(self, x: Tensor, first: Tensor | None) -> None:
-        if first is None:
-            return
-        if self.sizes.image_channels:
-            raise InputError(
-                "a latent first frame was given to a model that takes mask and condition",
-                where=self.file.name,
-                remedy="give 'image', made with image_condition",
-            )
-        wanted = (x.shape[1], 1, *x.shape[3:])
-        if tuple(first.shape[1:]) != wanted or first.shape[0] not in (1, x.shape[0]):
-            raise InputError(
-                f"a first frame must be [B, {', '.join(map(str, wanted))}] for this state",
-                value=list(first.shape),
-                remedy="encode it with the VAE, at the size of the video",
-            )
-
-    def _with_image(self, x: Tensor, image: Tensor | None) -> Tensor:
-        """``x`` with the channels of mask and condition after its own."""
-        import torch
-
-        channels, extra = self.sizes.out_channels, self.sizes.image_channels
-        if x.ndim != 5 or x.shape[1] != channels or x.shape[3] % 2 or x.shape[4] % 2:
-            raise InputError(
-                f"the state must be [B, {channels}, T, H, W] with even H and W",
-                value=list(x.shape),
-                remedy="give a latent of this model",
-            )
-        if extra == 0 and image is not None:
-            raise InputError(
-                "an image was given to a text-to-video model",
-                where=self.file.name,
-                remedy="leave the image out, or use an image-to-video model",
-            )
-        if extra == 0:
-            return x
-        if image is None and self.image_optional:
-            image = x.new_zeros(1, extra, *x.shape[2:])
-        if image is None:
-            raise InputError(
-                "an image-to-video model was given no image",
-                where=self.file.name,
-                remedy="give an image, or use a text-to-video model",
-            )
-        wanted = (extra, *x.shape[2:])
-        batches = (1, x.shape[0])
-        if image.ndim != 5 or tuple(image.shape[1:]) != wanted or image.shape[0] not in batches:
-            raise InputError(
-                f"mask and condition must be [B, {', '.join(map(str, wanted))}]",
-                value=list(image.shape),
-                remedy="make them with image_condition, for the size of the state",
-            )
-        return torch.cat([x, image.to(x.device, x.dtype).expand(x.shape[0], *wanted)], dim=1)
