@@ -119,7 +119,9 @@ def as_sigma(value: Any) -> Any:
 
 
 def as_bytes(value: Any) -> Any:
-    """``16GiB`` -> 17179869184; a bare number is bytes."""
+    """``16GiB`` -> 17179869184; a bare number is bytes, and then no small one."""
+    if isinstance(value, int) and value < 1 << 20:
+        raise ValueError("less than 1 MiB; a size is a number and a unit, such as 16GiB")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?i?B)\s*", value, re.IGNORECASE)

@@ -49,6 +49,7 @@ def message(tmp_path, text: str, *overrides: str) -> str:
         ("name: low", "name: low, steps: 3", "s.yaml:9:17: phases[1].steps: steps are given both"),
         ("name: low", "name: low, sigmas: beta", "a phase's own grid needs its own number"),
         ("name: low", "name: low, compute: fp17", "compute: is none of the known values (got 'fp"),
+        ("phases:", "memory: {vram: 16}\nphases:", "s.yaml:7:16: memory.vram: less than 1 MiB"),
         ("phases:", "memory: {vram: 16G}\nphases:", "s.yaml:7:16: memory.vram: a size is a numbe"),
         ("phases:", "vae: {file: 3}\nphases:", "s.yaml:7:13: vae.file: must be text (got 3)"),
         ("phases:", "vae: x.bin\nphases:", "s.yaml:7:6: vae: must be a mapping of keys (got 'x.b"),
