@@ -103,7 +103,7 @@ def open_tokenizer(header: Header, place: Path) -> Tokenize:
             return _from_sentencepiece(raw.numpy().tobytes())
         from .gguf_tokenizer import read_gguf_tokenizer
 
-        return _from_unigram(read_gguf_tokenizer(place))
+        return _from_unigram(read_gguf_tokenizer(header.files[0]))  # place may be its folder
     except WeightsError:
         raise
     except Exception as error:  # the library raises bare Exception

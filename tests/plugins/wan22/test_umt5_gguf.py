@@ -264,6 +264,14 @@ def test_a_file_without_tokenizer(model, state, tmp_path):
     assert load_text_encoder(path).tokenize is None
 
 
+def test_a_folder_of_one_file_has_its_tokenizer(model, state, tmp_path):
+    (tmp_path / "umt5").mkdir()
+    path = write_gguf(tmp_path / "umt5" / "t.gguf", model, state)
+    found, wanted = (load_text_encoder(p) for p in (path.parent, path))
+    assert found.tokenize is not None and wanted.tokenize is not None
+    assert found.tokenize("a bed") == wanted.tokenize("a bed")
+
+
 def test_planning_skips_the_vocabulary(model, state, tmp_path):
     header = read_header(write_gguf(tmp_path / "t.gguf", model, state))
     assert header.metadata["tokenizer.ggml.model"] == "t5"
