@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 NEAR = 1e-6  # seconds; times are fractions of a time base
 BT709, UNSPECIFIED = 1, 2
+_FILES = "give a video file, such as an .mp4"
 _REMEDY = "give a video file, or a float tensor [F, H, W, 3] in [0, 1]"
 
 
@@ -94,7 +95,7 @@ def _shown(path: Path, spec: VideoSpec) -> Iterator[Any]:
             if done == spec.frames:
                 return
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        raise InputError(f"no readable video: {exc}", where=str(path), remedy=_REMEDY) from exc
+        raise InputError("no readable video", where=str(path), remedy=_FILES) from exc
     raise _too_short(done, spec, str(path))
 
 
@@ -102,7 +103,7 @@ def _held(av: Any, path: Path) -> Iterator[tuple[Any, float]]:
     """Each frame, and the second until which it is shown, counted from the first."""
     with av.open(str(path)) as container:
         if not container.streams.video:
-            raise InputError("no video in this file", where=str(path), remedy=_REMEDY)
+            raise InputError("no video in this file", where=str(path), remedy=_FILES)
         stream = container.streams.video[0]
         size = stream.codec_context.width, stream.codec_context.height
         if size[0] * size[1] > MAX_PIXELS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gatekit.errors import InputError
-from gatekit.params import FamilyParams
+from gatekit.params import FamilyParams, VariantParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,6 +138,16 @@ class ModelFamily(ABC):
             WeightsError: A model of another task or size.
             ScheduleError: A compute precision that the family does not know.
         """
+
+    def phase_warnings(
+        self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]
+    ) -> Sequence[str]:
+        """Lines about phases that can run, but look like a mistake: swapped experts.
+
+        Args:
+            phases: By name, in order: the variant's parameters there, and the phase's sigmas.
+        """
+        return ()
 
     @abstractmethod
     def check_inputs(self, inputs: Inputs) -> None:

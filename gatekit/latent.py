@@ -70,6 +70,20 @@ class SavedLatent:
     carried: Carried | None
 
 
+def is_latent(path: Path) -> bool:
+    """Whether a file holds a latent and nothing else, by its header alone; imports no torch."""
+    import safetensors
+
+    safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="np") as opened:
+            return list(opened.keys()) == [NAME]
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
 def read_latent(path: Path) -> SavedLatent:
     """Read a latent, and what is known of it.
 
@@ -96,9 +110,7 @@ def read_latent(path: Path) -> SavedLatent:
                 )
             latent: Tensor = opened.get_tensor(NAME).float()
     except (OSError, safetensors.SafetensorError) as exc:
-        raise InputError(
-            f"no readable safetensors file: {exc}", where=str(path), remedy=remedy
-        ) from exc
+        raise InputError("no readable safetensors file", where=str(path), remedy=remedy) from exc
     if not bool(latent.isfinite().all()):
         raise InputError("NaN or infinity in the latent", where=str(path), remedy=remedy)
     return SavedLatent(latent, _carried(path))

@@ -105,6 +105,8 @@ class _Resolver:
         self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
         self._check_variants(family, variants, planned, facts)
+        served = {p.name: (p.params, p.sigmas) for p in planned}
+        self.warnings += [f"{schedule.source.file}: {w}" for w in family.phase_warnings(served)]
         if require_files and self.missing:
             raise missing_error(self.missing)
         return Plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,9 @@ import typer
 from gatekit.cli.options import Json
 
 if TYPE_CHECKING:
-    from gatekit.variant import VariantFacts
+    from gatekit.errors import UserError
+    from gatekit.family import ModelFamily
+    from gatekit.variant import ModelVariant, VariantFacts
 
 
 def inspect(
@@ -40,11 +43,15 @@ def inspect(
         )
         return
     shown: set[Path] = set()
+    ways: dict[tuple[Path, str, str], list[Entry]] = {}
     for entry in entries:
+        ways.setdefault((entry.file, entry.use, entry.yaml), []).append(entry)
+    for entry, *others in ways.values():
         if entry.file not in shown:
             shown.add(entry.file)
             print("\n".join([str(entry.file), *describe(entry.facts)]))
-        print(f"opens as: {entry.use} of family {entry.family}")
+        also = f" (also {', '.join(e.family for e in others)})" if others else ""
+        print(f"opens as: {entry.use} of family {entry.family}{also}")
         print(f"  {entry.yaml}")
 
 
@@ -62,7 +69,7 @@ class Entry:
 def entries_of(file: Path, asked: Path) -> list[Entry]:
     """Every way to use a file; WeightsError where there is none, after what is known of it."""
     from gatekit.errors import WeightsError
-    from gatekit.registry import registry
+    from gatekit.latent import is_latent
 
     # As a schedule names it: a part of a root with the root's own name before it.
     name = file.relative_to(asked.absolute().parent).as_posix()
@@ -70,25 +77,41 @@ def entries_of(file: Path, asked: Path) -> list[Entry]:
     found = found or components(file, name)
     if found:
         return found
-    known = dict.fromkeys(
-        line for family in registry().families.values() for line in family.describe_file(file)
-    )
+    if is_latent(file):
+        raise WeightsError(
+            "a latent that gatekit saved, no weights",
+            where=str(asked),
+            remedy=f"gatekit decode {asked} -o OUT.mp4 makes a video of it",
+        )
+    known = dict.fromkeys(line for family in families() for line in family.describe_file(file))
     if known:
         print("\n".join([str(file), *known]))
     raise WeightsError(
         "no installed plugin can use this file",
         where=str(asked if file == asked.absolute() else file),
-        remedy="; ".join(reasons) or "'gatekit plugins' lists what is installed",
+        remedy=said(reasons) or "'gatekit plugins' lists what is installed",
+    )
+
+
+def families() -> list[type[ModelFamily]]:
+    """Every family; one that is derived from another comes after it."""
+    from gatekit.registry import registry
+
+    return sorted(registry().families.values(), key=lambda family: len(family.__mro__))
+
+
+def said(reasons: Mapping[str, Sequence[str]]) -> str:
+    """Each reason once; with who gives it, where there are several."""
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(
+        f"{', '.join(dict.fromkeys(who))}: {reason}" for reason, who in reasons.items()
     )
 
 
 def parts_of(path: Path) -> list[Path]:
     """What a family finds in the root folder of its download."""
-    from gatekit.registry import registry
-
-    return list(
-        dict.fromkeys(p for family in registry().families.values() for p in family.parts_of(path))
-    )
+    return list(dict.fromkeys(p for family in families() for p in family.parts_of(path)))
 
 
 def describe(facts: VariantFacts) -> list[str]:
@@ -109,39 +132,57 @@ def describe(facts: VariantFacts) -> list[str]:
     return lines + [f"warning: {warning}" for warning in facts.warnings]
 
 
-def candidates(file: Path, name: str) -> tuple[list[Entry], list[str]]:
-    """Every variant that can open a file.
-
-    The second list says why each of the others cannot.
-    """
+def candidates(file: Path, name: str) -> tuple[list[Entry], dict[str, list[str]]]:
+    """Every variant that can open a file; and why others cannot: reason -> families."""
     from gatekit.errors import UserError
     from gatekit.registry import registry
 
     found: list[Entry] = []
-    reasons: dict[str, None] = {}
-    tried: dict[type[Any], VariantFacts | None] = {}
-    for family in registry().families.values():
+    reasons: dict[str, list[str]] = {}
+    tried: dict[type[Any], tuple[VariantFacts, str] | None] = {}
+    for family in families():
         for use, cls in registry().variants_of(family).items():
             if cls not in tried:
                 tried[cls] = None
                 try:
-                    tried[cls] = cls(cls.Params.model_validate({"file": str(file)})).facts()
+                    variant = cls(cls.Params.model_validate({"file": str(file)}))
+                    tried[cls] = variant.facts(), yaml_line(*named(variant, file, name), use, cls)
                 except (UserError, ValueError) as exc:
-                    text = exc.message if isinstance(exc, UserError) else str(exc).splitlines()[0]
-                    reasons[f"{cls.family} {use}: {text}"] = None
-            facts = tried[cls]
-            if facts is not None:
-                found.append(Entry(file, family.name, use, facts, yaml_line(file, name, use, cls)))
-    return found, list(reasons)
+                    reasons.setdefault(reason(exc), []).append(cls.family)
+            if opened := tried[cls]:
+                found.append(Entry(file, family.name, use, *opened))
+    return found, reasons
+
+
+def reason(exc: UserError | ValueError) -> str:
+    """Why a file cannot be used and what to do, without the place."""
+    from gatekit.errors import UserError
+
+    if isinstance(exc, UserError):
+        return str(type(exc)(exc.message, value=exc.value, remedy=exc.remedy))
+    return str(exc).splitlines()[0]
+
+
+def named(variant: ModelVariant, file: Path, name: str) -> tuple[Path, str]:
+    """What a schedule names: for one of several files that are one model, their folder."""
+    from gatekit.errors import UserError
+
+    if not file.is_file() or len(variant.files()) == 1:
+        return file, name
+    cls = type(variant)
+    try:
+        cls(cls.Params.model_validate({"file": str(file.parent)})).facts()
+    except UserError:  # the folder holds several models
+        return file, name
+    inside = Path(name).parent
+    return file.parent, inside.as_posix() if inside.parts else file.parent.name
 
 
 def components(file: Path, name: str) -> list[Entry]:
     """Every (family, section) that a file can serve as: a text encoder, a VAE."""
-    from gatekit.registry import registry
-
     return [
         Entry(file, family.name, section, facts, facts.yaml or f"{section}: {{file: {name}}}")
-        for family in registry().families.values()
+        for family in families()
         for section, facts in family.component_facts(file).items()
     ]
 

@@ -18,6 +18,7 @@ from gatekit import (
     ModelVariant,
     ScheduleError,
     VariantFacts,
+    VariantParams,
     VideoSpec,
 )
 
@@ -205,6 +206,24 @@ class WanFamily(ModelFamily):
                 image_channels=self.image_use != "never" and self.image_as == "channels",
                 text_encoder=encoder.file if encoder is not None else None,
             )
+
+    def phase_warnings(
+        self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]
+    ) -> Sequence[str]:
+        """One line where ``expert: low`` serves higher noise than ``expert: high``."""
+        by_expert: dict[str | None, dict[str, float]] = {}
+        for name, (params, sigmas) in phases.items():
+            by_expert.setdefault(getattr(params, "expert", None), {})[name] = sigmas[0]
+        lows, highs = by_expert.get("low"), by_expert.get("high")
+        if not lows or not highs:
+            return ()
+        low, high = max(lows, key=lows.__getitem__), min(highs, key=highs.__getitem__)
+        if lows[low] <= highs[high]:
+            return ()
+        return (
+            f"phase '{low}' with 'expert: low' begins at sigma {lows[low]:.4g}, "
+            f"phase '{high}' with 'expert: high' only at {highs[high]:.4g}: are they swapped?",
+        )
 
     def component_files(self) -> Mapping[str, tuple[Path, ...]]:
         """Files of text encoder and VAE: of a folder, those that are read."""

@@ -127,7 +127,7 @@ def file_kind(path: Path) -> str:
     size = file_size(path)
     try:
         with path.open("rb") as stream:
-            start = stream.read(16)
+            start = stream.read(64)
     except OSError as error:
         raise WeightsError(
             f"cannot be read: {error.strerror or error}", where=str(path), remedy="check it"
@@ -141,6 +141,11 @@ def file_kind(path: Path) -> str:
         return "safetensors"
     hint = "it is empty" if size == 0 else "neither a GGUF, a safetensors nor a .pth file"
     remedy = "give a .gguf, .safetensors or .pth file of a Wan model"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
+        hint = "a web page, no weights"
+        remedy = "a page to log in, or of an error, was saved in place of the file: " + AGAIN
+    if start.startswith(b"version https://git-lfs"):
+        hint, remedy = "a pointer of Git LFS, no weights", "get the file itself with 'git lfs pull'"
     if start[:1] == b"\x80":
         hint = "a pickle of the format that torch wrote before version 1.6"
         remedy = "it can only be read by running it; save it again with a newer torch"

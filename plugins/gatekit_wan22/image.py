@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Pixels of an image, before any of it is decoded: what is larger is a mistake or an attack.
 MAX_PIXELS = 100_000_000
-_REMEDY = "give a PNG, JPEG or WebP file, a PIL image, or a float tensor [3, H, W] in [0, 1]"
+_FILES = "give a PNG, JPEG or WebP file"
+_REMEDY = f"{_FILES}, a PIL image, or a float tensor [3, H, W] in [0, 1]"
 
 
 def check_image(image: Any) -> None:
@@ -36,7 +37,7 @@ def _rgb(image: Any) -> Any:
         return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise nearly everything
         raise InputError(
-            f"not a readable image ({type(error).__name__})",
+            "not a readable image",
             where=getattr(image, "filename", None) or None,
             remedy=_REMEDY,
         ) from error
@@ -61,9 +62,7 @@ def _open(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything
-        raise InputError(
-            f"not a readable image ({type(error).__name__})", where=str(path), remedy=_REMEDY
-        ) from error
+        raise InputError("not a readable image", where=str(path), remedy=_FILES) from error
 
 
 def _check_size(width: int, height: int, where: str | None) -> None:

@@ -17,8 +17,8 @@ from gatekit import (
 )
 
 from .conditioning import WanConditioning
-from .folders import INDEX, is_shard
-from .header import Header, TensorInfo, file_kind, read_header
+from .folders import is_shard
+from .header import Header, TensorInfo, read_header
 from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
 from .lora.params import WanAdjust, with_strengths
 from .model_input import check_first_frame, check_text, times, with_image
@@ -80,11 +80,9 @@ class WanVariant(ModelVariant):
     def header(self) -> Header:
         """The file's header, read once."""
         if self._header is None:
-            if self.file.is_file() and not self.file.name.endswith(INDEX):
-                self._check_format(file_kind(self.file))
             header = read_header(self.file, role="transformer", expert=self.params.expert)
+            self._sizes = read_sizes(header)  # what it is, before what format it has
             self._check_format(header.format)
-            self._sizes = read_sizes(header)
             self._check_types(header)
             self._header = header
         return self._header
@@ -142,6 +140,8 @@ class WanVariant(ModelVariant):
             details["metadata"] = title
         if self.params.expert:
             details["expert"] = self.params.expert
+        elif "A14B" in published and not self.suggested(self.file):
+            details["expert"] = "its name does not say; A14B needs 'expert: high' or 'expert: low'"
         details |= self._loras.details()
         return VariantFacts(
             storage=self.storage(header),

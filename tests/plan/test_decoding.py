@@ -86,7 +86,7 @@ def test_a_latent_of_unknown_making(made, capsys):
         ({"latent": torch.zeros(2, 4, 4)}, r"a latent is \[C, T, H, W\] \(got \[2, 4, 4\]\)"),
         ({"latent": torch.zeros(2, 0, 4, 4)}, r"a latent is"),
         ({"latent": torch.full((2, 2, 4, 4), float("nan"))}, "NaN"),
-        (None, "no readable safetensors file"),
+        (None, "l.safetensors: no readable safetensors file; give a run"),
     ],
 )
 def test_what_is_no_latent(tmp_path, tensors, expected):

@@ -316,3 +316,12 @@ def test_what_is_no_schedule_and_no_inputs_is_said_so(project):
     plan = resolve(load_schedule(project / "fake.yaml"))
     with pytest.raises(InputError, match=r"gatekit\.Inputs"):
         gatekit.run(plan, "a prompt")
+
+
+def test_swapped_experts_are_a_warning_of_the_plan():
+    swapped = ["phases.high.variant=low", "phases.low.variant=high"]
+    path = next(p for p in SHIPPED if p.stem == "wan22_official_t2v")
+    assert not any("swapped" in w for w in resolve(load_schedule(path)).warnings)
+    plan = resolve(load_schedule(path, swapped))
+    (warning,) = (w for w in plan.warnings if "swapped" in w)
+    assert "wan22_official_t2v.yaml" in warning and f"warning: {warning}" in plan.explain()

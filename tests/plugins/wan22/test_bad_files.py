@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from gatekit import WeightsError
-from gatekit_wan22 import load_text_encoder, load_vae, read_header
+from gatekit_wan22 import GGUFVariant, load_text_encoder, load_vae, read_header
 from gatekit_wan22.sizes import read_sizes
 
 
@@ -82,10 +82,33 @@ def test_other_models(names, match, tools, tmp_path):
     check(path, match, tools)
 
 
-def test_text_as_a_weight_file(tools, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("<!doctype html> you must log in to download this file\n", "a web page, no weights"),
+        ("\n<HTML><body>", "a web page, no weights"),
+        ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS.*git lfs pull"),
+        ("weights\n", "neither a GGUF, a safetensors nor a .pth"),
+    ],
+)
+def test_text_as_a_weight_file(text, match, tools, tmp_path):
     path = tmp_path / "wan.safetensors"
-    path.write_text("<!doctype html> you must log in to download this file\n" * 9)
-    check(path, "neither a GGUF, a safetensors nor a .pth", tools)
+    path.write_text(text * 9)
+    check(path, match, tools)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("blocks.0.self_attn.q.lora_A.weight", "a LoRA"),
+        ("blocks.0.attn.q.weight", "a text encoder"),
+    ],
+)
+def test_what_a_file_is_comes_before_its_format(name, match, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({name: torch.zeros(4, 4)}, path)
+    with pytest.raises(WeightsError, match=match):
+        GGUFVariant(GGUFVariant.Params(file=path)).facts()
 
 
 def test_pickled_checkpoint(tools, tmp_path):

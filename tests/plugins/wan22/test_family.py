@@ -21,7 +21,7 @@ from gatekit import (
     VideoSpec,
     WeightsError,
 )
-from gatekit_wan22 import WanFamily, load_text_encoder, load_vae
+from gatekit_wan22 import GGUFVariant, WanFamily, load_text_encoder, load_vae
 from gatekit_wan22.image import fit, to_tensor
 
 SMALL = VideoSpec(width=48, height=32, frames=9, fps=16)
@@ -318,3 +318,30 @@ def test_a_latent_of_unknown_making_is_decoded_by_its_vae(parts, tmp_path):
         decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=parts.umt5, device="cpu")
     with pytest.raises(WeightsError, match="no such VAE"):
         decode(tmp_path / "l.safetensors", f"{tmp_path}/out/", vae=tmp_path / "no", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("experts", "warns"),
+    [
+        ("high low", False),
+        ("high high low", False),
+        ("low high", True),
+        ("high low high", True),
+        ("high high", False),
+        ("none low", False),
+    ],
+)
+def test_swapped_experts_are_a_warning(experts, warns, parts):
+    words = experts.split()
+    edges = np.linspace(1.0, 0.0, len(words) + 1).tolist()
+    phases = {
+        f"p{i}": (
+            GGUFVariant.Params(file="x", expert=None if word == "none" else word),
+            edges[i : i + 2],
+        )
+        for i, word in enumerate(words)
+    }
+    warnings = family(parts).phase_warnings(phases)
+    assert len(warnings) == warns
+    if warns:
+        assert "are they swapped?" in warnings[0] and "'p" in warnings[0]

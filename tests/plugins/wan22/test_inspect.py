@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from gatekit.cli import call
+from gatekit.latent import latent_bytes
 from gatekit.load import load_schedule
 from gatekit_wan22.sizes import PUBLISHED, expected_shapes
 from gatekit_wan22.survey import guess_sizes
@@ -83,6 +84,53 @@ def test_the_root_of_a_download(wan, tools, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     weights = list(root.rglob("*.safetensors"))
     assert found["size"] == sum(f.stat().st_size for f in weights)
+
+
+def test_the_family_of_the_plugin_comes_first_and_lines_once(wan, capsys):
+    text = inspected(wan.path, capsys).out
+    assert "\nopens as: safetensors of family wan22 (also tinywan)\n" in text
+    assert text.count("variants: {") == 1
+
+
+def test_a_shard_stands_for_its_folder_where_that_is_one_model(wan, tools, tmp_path, capsys):
+    folder = tmp_path / "low_noise_model"
+    tools.write_shards(folder, wan.state)
+    shard = min(folder.glob("*-of-*"))
+    line = "variants: {low_noise_model: {use: safetensors, expert: low, file: low_noise_model}}"
+    assert line in inspected(shard, capsys).out
+    for index in folder.glob("*.json"):
+        index.unlink()
+    (folder / "other.safetensors").write_bytes(wan.path.read_bytes())
+    assert f"file: {shard.name}}}" in inspected(shard, capsys).out
+
+
+def test_one_reason_is_said_once(tmp_path, capsys):
+    for name, tensor, reason in (
+        ("lora", "blocks.0.attn1.lora_A.weight", "a LoRA"),
+        ("sd", "some.weight", "not a Wan diffusion model"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        save_file({tensor: torch.zeros(4, 4)}, path)
+        error = inspected(path, capsys, code=2).err
+        assert error.count(reason) == 1 and "write 'use:" not in error
+        assert "wan22:" not in error and "; " in error.partition(reason)[2]
+
+
+def test_a_latent_is_sent_to_decode(tmp_path, capsys):
+    path = tmp_path / "latent.safetensors"
+    path.write_bytes(latent_bytes(torch.zeros(16, 1, 2, 2)))
+    error = inspected(path, capsys, code=2).err
+    assert f"a latent that gatekit saved, no weights; gatekit decode {path} -o" in error
+
+
+@pytest.mark.parametrize(("name", "asks"), [("wan.gguf", True), ("wan_low.gguf", False)])
+def test_an_expert_of_a14b_whose_name_does_not_say_which(name, asks, wan, tools, tmp_path, capsys):
+    sizes = next(s for s, known in PUBLISHED.items() if "A14B" in known)
+    path = tools.write_gguf(tmp_path / name, wan.state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatekit_wan22.variant.read_sizes", lambda header: sizes)
+        text = inspected(path, capsys).out
+    assert ("A14B needs 'expert: high' or 'expert: low'" in text) == asks
 
 
 def test_the_line_is_a_schedule(wan, tmp_path, capsys):

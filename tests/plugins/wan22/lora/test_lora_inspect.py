@@ -34,7 +34,7 @@ def test_what_it_says(tmp_path, capsys):
         "alpha: 8 (I64) at rank 64: x 0.125 (20 layers)",
         "layers: cross_attn.k, cross_attn.o, cross_attn.q, cross_attn.v, ffn.0, ffn.2, "
         "self_attn.k, self_attn.o, self_attn.q, self_attn.v of blocks 0, 39",
-        "opens as: lora of family wan22",
+        "opens as: lora of family wan22 (also tinywan)",
         f"  loras: [{{file: {path.name}, strength: 1.0, name: style}}]  # in a variant",
         "  adjust: {loras: {style: 0.5}}  # in a phase, where the strength is another there",
     ):
