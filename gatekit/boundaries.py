@@ -62,7 +62,9 @@ def placed(schedule: Schedule, at: KeyPath, call: Callable[[], T], *, key: bool 
     except ScheduleError as exc:
         raise ScheduleError(
             exc.message,
-            where=schedule.source.where(at, key=key) if exc.where is None else exc.where,
+            where=schedule.source.where((*at, *exc.key), key=key)
+            if exc.where is None
+            else exc.where,
             value=exc.value,
             remedy=exc.remedy,
         ) from exc

@@ -86,7 +86,11 @@ def decode(
     else:
         decoder = _planned(saved.latent, *known, vae, models_dir, device)
     target.check(decoder.video.frames)
-    check_device(decoder.device)
+    check_device(decoder.device, remedy="choose another one: --device cpu")
+    part = decoder.family.components.vae
+    if part is not None and part.device is not None:
+        remedy = "name another in a schedule that you give with --schedule"
+        check_device(part.device, "vae.device", remedy)
     carried = decoder.carried.dump() if decoder.carried is not None else ""
     return target.write(decode_latent(decoder, saved.latent), decoder.video.fps, carried)
 

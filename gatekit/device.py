@@ -49,7 +49,11 @@ def check_name(device: str, where: str | None) -> None:
     )
 
 
-def check_device(device: str) -> None:
+def check_device(
+    device: str,
+    where: str | None = None,
+    remedy: str = "choose another one: --set device=cpu",
+) -> None:
     """Raise InputError where torch cannot use ``device``."""
     import torch
 
@@ -58,6 +62,7 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as exc:
         raise InputError(
             f"torch cannot use this device: {str(exc).splitlines()[0]}",
+            where=where,
             value=device,
-            remedy="choose another one: --set device=cpu",
+            remedy=remedy,
         ) from exc

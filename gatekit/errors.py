@@ -53,7 +53,24 @@ class UserError(GatekitError):
 
 
 class ScheduleError(UserError):
-    """A schedule file, an override, or what they ask for."""
+    """A schedule file, an override, or what they ask for.
+
+    Args:
+        key: Raised by a plugin, which knows no places: the key below the section it checks, such
+            as ``("width",)``. The plan adds the place.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        value: object = None,
+        remedy: str | None = None,
+        key: tuple[str | int, ...] = (),
+    ) -> None:
+        self.key = key
+        super().__init__(message, where=where, value=value, remedy=remedy)
 
 
 class InputError(UserError):

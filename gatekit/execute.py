@@ -94,10 +94,19 @@ def run(
         )
     check_start(plan, inputs)
     plan.family.check_inputs(inputs)
-    check_device(plan.device)
+    check_devices(plan)
     target = Target.of(out).check(plan.video.frames) if out is not None else None
     folder = _folder(target, run_dir, resume)
     return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
+
+
+def check_devices(plan: Plan) -> None:
+    """Raise InputError where torch cannot use the device of the run, or of one of its sections."""
+    check_device(plan.device)
+    for section, part in plan.family.components.given().items():
+        if part.device is not None:
+            where = plan.schedule.source.where((section, "device"))
+            check_device(part.device, where, f"choose another one: --set {section}.device=cpu")
 
 
 def check_start(plan: Plan, inputs: Inputs) -> None:

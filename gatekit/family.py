@@ -48,6 +48,11 @@ class Components:
     text_encoder: ComponentSpec | None = None
     vae: ComponentSpec | None = None
 
+    def given(self) -> Mapping[str, ComponentSpec]:
+        """Those that there are, by section of the schedule."""
+        parts = {"text_encoder": self.text_encoder, "vae": self.vae}
+        return {section: part for section, part in parts.items() if part is not None}
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -124,12 +129,18 @@ class ModelFamily(ABC):
     def check_video(self, video: VideoSpec) -> None:
         """Raise ScheduleError (without place; the plan adds it) for an impossible size."""
 
-    def check_components(self) -> None:  # noqa: B027  (nothing to check unless a family says so)
-        """Check the headers of text encoder and VAE; called when their files were found.
+    def check_component(self, section: str) -> None:  # noqa: B027  (nothing unless a family says)
+        """Check the header of ``text_encoder`` or ``vae``; called when its file was found.
 
         Raises:
             WeightsError: A file that is damaged or of another model.
+            ScheduleError: A key of the section that cannot be; ``key`` says which.
         """
+
+    def check_components(self) -> None:
+        """Check every section that the family needs. Raises as ``check_component``."""
+        for section in self.required:
+            self.check_component(section)
 
     def check_variant(self, variant: ModelVariant, compute: str) -> None:  # noqa: B027
         """Check from its header that a variant can serve this family at this precision.
@@ -198,5 +209,4 @@ class ModelFamily(ABC):
 
     def component_files(self) -> Mapping[str, tuple[Path, ...]]:
         """Section (``text_encoder``, ``vae``) -> the files of it that are read."""
-        sections = {"text_encoder": self.components.text_encoder, "vae": self.components.vae}
-        return {name: (c.file,) for name, c in sections.items() if c is not None and c.file}
+        return {name: (part.file,) for name, part in self.components.given().items() if part.file}

@@ -159,6 +159,8 @@ class _Resolver:
         return cls(params, Components(**specs))
 
     def _component(self, section: str, component: Component, files: Finder) -> ComponentSpec:
+        if component.device is not None:
+            check_name(component.device, self.schedule.source.where((section, "device")))
         return ComponentSpec(
             file=self._found(component.file, (section, "file"), files),
             precision=component.precision,
@@ -170,18 +172,15 @@ class _Resolver:
         )
 
     def _check_components(self, family: ModelFamily) -> None:
-        """Let the family check the headers of its components, if they are all there."""
-        parts = (family.components.text_encoder, family.components.vae)
-        if any(part is not None and part.file is None for part in parts):
-            return
-        try:
-            family.check_components()
-        except UserError as exc:
-            keys = {"text_encoder": parts[0], "vae": parts[1]}
-            named = (k for k, p in keys.items() if p and str(p.file) in (exc.where or ""))
-            key = next(named, None)
-            at = self.schedule.source.where((key, "file")) if key else self.schedule.source.file
-            raise relocated(exc, at) from exc
+        """Let the family check the header of each component whose file is there."""
+        for section, part in family.components.given().items():
+            if part.file is None:
+                continue
+            try:
+                family.check_component(section)
+            except UserError as exc:
+                key = exc.key if isinstance(exc, ScheduleError) and exc.key else ("file",)
+                raise relocated(exc, self.schedule.source.where((section, *key))) from exc
 
     def _check_variants(
         self,

@@ -126,16 +126,24 @@ class WanFamily(ModelFamily):
             if size < step or size % step:
                 near = max(step, round(size / step) * step)
                 raise ScheduleError(
-                    f"{key} must be a multiple of {step}", value=size, remedy=f"use {near}"
+                    f"{key} must be a multiple of {step}",
+                    value=size,
+                    remedy=f"use {near}",
+                    key=(key,),
                 )
         step = self.temporal_stride
         if video.frames < 1 or (video.frames - 1) % step:
             near = max(0, round((video.frames - 1) / step)) * step + 1
             raise ScheduleError(
-                f"frames must be {step}k + 1", value=video.frames, remedy=f"use {near}"
+                f"frames must be {step}k + 1",
+                value=video.frames,
+                remedy=f"use {near}",
+                key=("frames",),
             )
         if not video.fps > 0:
-            raise ScheduleError("fps must be above 0", value=video.fps, remedy="use 16")
+            raise ScheduleError(
+                "fps must be above 0", value=video.fps, remedy="use 16", key=("fps",)
+            )
 
     def check_inputs(self, inputs: Inputs) -> None:
         """Raise InputError for inputs that the task cannot use, or an unreadable image."""
@@ -170,18 +178,22 @@ class WanFamily(ModelFamily):
     def _task(self) -> str:
         return str(getattr(self.params, "task", self.name))
 
-    def check_components(self) -> None:
-        """Check the headers of text encoder and VAE, reading no weights.
+    def check_component(self, section: str) -> None:
+        """Check the header of text encoder or VAE, reading no weights.
 
         Raises:
-            WeightsError: One of the files is missing, damaged or of another model, or there
-                is no tokenizer.
+            WeightsError: The file is missing, damaged or of another model, or there is no
+                tokenizer.
+            ScheduleError: A VAE of another task, or tiles too small for it.
         """
         from .fits import check_text_encoder, check_vae
 
-        check_text_encoder(self._file("text_encoder"), self._section("text_encoder").tokenizer)
-        strides = (self.z_dim, self.spatial_stride, self.temporal_stride)
-        check_vae(self._file("vae"), self._section("vae").tile, self.name, strides)
+        spec, file = self._section(section), self._file(section)
+        if section == "text_encoder":
+            check_text_encoder(file, spec.tokenizer)
+        else:
+            strides = (self.z_dim, self.spatial_stride, self.temporal_stride)
+            check_vae(file, spec.tile, self.name, strides)
 
     def check_variant(self, variant: ModelVariant, compute: str) -> None:
         """Check that a variant can serve this family and task, from headers alone.

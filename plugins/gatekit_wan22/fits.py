@@ -53,6 +53,7 @@ def check_vae(file: Path, tile: Tile, family: str, wanted: tuple[int, int, int])
             "a tile must hold its border on both sides",
             value=tile,
             remedy=f"'vae.tile' must be at least {least} for this VAE, or auto",
+            key=("tile",),
         )
 
 

@@ -66,6 +66,16 @@ def test_a_latent_of_another_suffix(made):
     assert call(["decode", "sub.sft", "-o", "x.png", "--schedule", "fake.yaml"]) == 0
 
 
+def test_a_vae_where_torch_cannot_run_it(made, fake, tmp_path):
+    plan = resolve(load_schedule(made / "fake.yaml", ["vae.device=cuda:99"]))
+    (tmp_path / "far.yaml").write_text(json.dumps(plan.resolved()))
+    fake.LOG.clear()
+    with pytest.raises(InputError, match=r"^vae\.device: torch cannot use this device"):
+        decode(made / "lone.safetensors", tmp_path / "x.mp4", schedule=tmp_path / "far.yaml",
+               models_dir=made)  # fmt: skip
+    assert "decode" not in fake.LOG
+
+
 def test_a_latent_of_unknown_making(made, capsys):
     save_file({"latent": torch.zeros(2, 2, 4, 4)}, made / "sub.safetensors")
     assert call(["decode", "sub.safetensors", "-o", "x.mp4"]) == 2

@@ -242,6 +242,15 @@ def test_an_unusable_device(project):
         gatekit.run(plan, Inputs(prompt="x"))
 
 
+@pytest.mark.parametrize("section", ["text_encoder", "vae"])
+def test_a_components_device_is_tried_before_anything_is_computed(project, fake, section):
+    fake.LOG.clear()
+    plan = plan_of(project, f"{section}.device=cuda:99")
+    with pytest.raises(InputError, match=rf"{section}\.device: torch cannot use this .*cuda:99"):
+        gatekit.run(plan, Inputs(prompt="x"))
+    assert fake.LOG == []
+
+
 def test_an_open_variant_is_loaded(project, monkeypatch):
     monkeypatch.chdir(project)
     variant = gatekit.open_variant(

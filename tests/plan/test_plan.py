@@ -296,12 +296,43 @@ def test_a_device_that_cannot_be_is_refused_when_planning(project, device, expec
 
 
 def test_an_error_of_a_component_names_its_key(project, fake, monkeypatch):
-    def refuse(self):
-        raise gatekit.WeightsError("not a VAE", where=str(self.components.vae.file))
+    def refuse(self, section):
+        if section == "vae":
+            raise gatekit.WeightsError("not a VAE", where=str(self.components.vae.file))
 
-    monkeypatch.setattr(fake.FakeFamily, "check_components", refuse)
+    monkeypatch.setattr(fake.FakeFamily, "check_component", refuse)
     with pytest.raises(gatekit.WeightsError, match=r"fake\.yaml:5:\d+: vae\.file: .*not a VAE"):
         resolve(load_schedule(project / "fake.yaml"))
+    same = load_schedule(project / "fake.yaml", ["vae.file=text.bin"])  # as the text encoder
+    with pytest.raises(gatekit.WeightsError, match=r"vae\.file=text\.bin: vae\.file: .*not a VAE"):
+        resolve(same)
+
+
+def test_an_error_of_a_key_names_it(project, fake, monkeypatch):
+    def refuse(self, *_):
+        raise ScheduleError("too small", remedy="more", key=(key,))
+
+    for hook, section, key in (
+        ("check_component", "text_encoder", "tile"),
+        ("check_video", "video", "width"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(fake.FakeFamily, hook, refuse)
+            with pytest.raises(ScheduleError, match=rf"yaml:\d+:\d+: {section}\.{key}: too small"):
+                resolve(load_schedule(project / "fake.yaml"))
+    monkeypatch.setattr(fake.FakeFamily, "check_video", refuse)
+    option = load_schedule(project / "fake.yaml", ["video.width=33"])
+    with pytest.raises(ScheduleError, match=r"^--set video\.width=33: video\.width: too small"):
+        resolve(option)
+
+
+@pytest.mark.parametrize("section", ["text_encoder", "vae"])
+def test_a_components_device_is_checked_when_planning(project, section):
+    named = load_schedule(project / "fake.yaml", [f"{section}.device=gpu"])
+    with pytest.raises(InputError, match=rf"{section}\.device: no such device .*mean 'cuda'"):
+        resolve(named)
+    part = resolve(load_schedule(project / "fake.yaml", [f"{section}.device=cuda:1"]))
+    assert getattr(part.family.components, section).device == "cuda:1"
 
 
 def test_a_models_dir_that_is_not_there_is_worth_a_warning(project, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,10 +52,12 @@ def with_strengths(loras: Sequence[LoraUse], strengths: Mapping[str, float]) -> 
     known = [lora.called for lora in loras]
     for name in strengths:
         if name not in known:
+            close = get_close_matches(name, known, n=1)
+            has = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(known)}"
             raise ScheduleError(
                 f"the variant has no LoRA '{name}'",
-                value=name,
-                remedy=f"it has {', '.join(known)}" if known else "give it 'loras' first",
+                remedy=has if known else "give it 'loras' first",
+                key=("loras", name),
             )
     return tuple(
         lora.model_copy(update={"strength": strengths.get(lora.called, lora.strength)})

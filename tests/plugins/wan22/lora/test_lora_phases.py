@@ -20,9 +20,6 @@ class Bare(WanFamily):
     name = "bare"
     required = ()
 
-    def check_components(self):
-        pass
-
     def encode(self, inputs, video, device):
         text = torch.randn(1, 20, 32, generator=torch.Generator().manual_seed(2))
         return {"positive": WanConditioning(text=text)}
@@ -184,7 +181,7 @@ def test_run_json_hashes_them_and_a_changed_lora_is_another_field(folder, kit, w
     ("changes", "expected"),
     [
         ({"phases__high__adjust": {"loras": {"stile": 1}}},
-         r"phases\[0\]\.adjust.*no LoRA 'stile'.*it has style"),
+         r"phases\[0\]\.adjust\.loras\.stile: .*no LoRA 'stile'; did you mean 'style'"),
         ({"phases__high__adjust": {"lora": {}}}, "unknown key 'lora'; did you mean 'loras'"),
         ({"phases__high__adjust__loras__style": "x"},
          r"phases\[0\]\.adjust\.loras\.style.*a number"),
