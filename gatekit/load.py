@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,25 @@ from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_t
 MAX_EXTENDS = 16
 
 
-def load_schedule(
-    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] | None = None
-) -> Schedule:
+@dataclass(frozen=True)
+class Option:
+    """A value that an option of its own gives, such as ``--start 0.7``.
+
+    Attributes:
+        name: The option.
+        key: What it sets.
+        value: Its text, read as YAML.
+    """
+
+    name: str
+    key: str
+    value: str
+
+
+Overrides = Mapping[str, Any] | Sequence[str | Option] | None
+
+
+def load_schedule(path: str | Path, overrides: Overrides = None) -> Schedule:
     """Read a schedule file, what it extends, and overrides.
 
     Args:
@@ -36,7 +53,7 @@ def load_schedule(
 
 
 def overridden(
-    data: Mapping[str, Any], overrides: Sequence[str] | None, folder: Path | None
+    data: Mapping[str, Any], overrides: Sequence[str | Option] | None, folder: Path | None
 ) -> Schedule:
     """A schedule kept as plain data (``to_dict``), with ``KEY=VALUE`` texts applied.
 
@@ -48,9 +65,7 @@ def overridden(
     )
 
 
-def load_tree(
-    path: Path, overrides: Mapping[str, Any] | Sequence[str] | None
-) -> tuple[Node, Path | None]:
+def load_tree(path: Path, overrides: Overrides) -> tuple[Node, Path | None]:
     """The tree of a schedule with everything merged, and the folder its files are beside.
 
     Raises:
@@ -65,7 +80,7 @@ def load_tree(
     return _overridden(root, overrides), folder
 
 
-def _overridden(root: Node, overrides: Mapping[str, Any] | Sequence[str] | None) -> Node:
+def _overridden(root: Node, overrides: Overrides) -> Node:
     for key, value, where in _overrides(overrides):
         root = override(root, key, value, where)
     return root
@@ -106,7 +121,7 @@ def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> No
 
 
 def _overrides(
-    overrides: Mapping[str, Any] | Sequence[str] | None,
+    overrides: Overrides,
 ) -> list[tuple[str, Node, str]]:
     if overrides is None:
         return []
@@ -119,8 +134,11 @@ def _overrides(
     return [parse_set(text) for text in overrides]
 
 
-def parse_set(text: str) -> tuple[str, Node, str]:
+def parse_set(text: str | Option) -> tuple[str, Node, str]:
     """``KEY=VALUE`` -> key, value read as YAML, and the option's name for messages."""
+    if isinstance(text, Option):
+        where = f"{text.name} {text.value}"
+        return text.key, parse_value(text.value, where), where
     where = f"--set {text}"
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -206,10 +206,13 @@ def boundary_to_sigma(
             )
     limit = (path or RectifiedFlow()).sigma_max
     if not 0.0 <= sigma <= limit:
+        remedy = "'gatekit plan' without the boundary shows the sigmas there are"
+        if kind == "sigma" and 10.0 <= value <= timesteps:  # 900 is no sigma, but a timestep
+            remedy = f"a timestep is written {{timestep: {value:g}}}"
         raise ScheduleError(
             f"a boundary is a sigma from 0 to {limit:g}"
             + ("" if kind == "sigma" else f"; this {kind} is sigma {sigma:.6g}"),
             value=value,
-            remedy="'gatekit plan' without the boundary shows the sigmas there are",
+            remedy=remedy,
         )
     return sigma

@@ -6,15 +6,27 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 SHOWN = 12
+FEW = 8
 
 
 def nearest(name: object, names: Iterable[str]) -> str | None:
-    """The valid name that ``name`` was probably meant to be, or None."""
+    """The valid name that ``name`` was probably meant to be, or None; one it begins comes first."""
     if not isinstance(name, str):
         return None
     folded = {known.lower().replace("-", "_"): known for known in names}
-    close = get_close_matches(name.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
+    given = name.lower().replace("-", "_")
+    begun = [known for known in folded if len(given) > 1 and known.startswith(given)]
+    close = sorted(begun, key=len) or get_close_matches(given, folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
+
+
+def one_of(value: object, values: Iterable[str]) -> str:
+    """The remedy for a value that is none of the known ones: where they are few, all of them."""
+    known = sorted(values)
+    remedy = did_you_mean(value, known)
+    if remedy.startswith("did you mean") and len(known) <= FEW:
+        remedy += f" known: {', '.join(known)}"
+    return remedy
 
 
 def did_you_mean(name: object, names: Iterable[str], *, otherwise: str | None = None) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gatekit.errors import ScheduleError
-from gatekit.suggest import did_you_mean
+from gatekit.suggest import did_you_mean, one_of
 from gatekit.yamlsource import KeyPath, Source
 
 WORDS = {
@@ -75,7 +75,7 @@ def schedule_error(
     context = error.get("ctx", {})
     if kind == "literal_error":
         options = [str(option) for option in literals_at(cls, loc)]
-        message, remedy = "is none of the known values", did_you_mean(value, options)
+        message, remedy = "is none of the known values", one_of(value, options)
         if value in options:
             remedy = f"write {value} without quotes"
     elif kind == "string_pattern_mismatch":

@@ -13,6 +13,7 @@ from gatekit.cli.options import Device, ModelsDir, Overrides
 
 if TYPE_CHECKING:
     from gatekit.family import Inputs
+    from gatekit.load import Option
     from gatekit.schedule import Schedule
     from gatekit.target import Target
 
@@ -61,11 +62,13 @@ def run(
 ) -> None:
     """Make a video."""
     from gatekit.cli.session import Session
+    from gatekit.load import Option
     from gatekit.resolver import resolve
 
+    changes: list[str | Option] = [*(overrides or [])]
     if start is not None:
-        overrides = [*(overrides or []), f"start={start}"]
-    job = _job(schedule, resume, overrides)
+        changes.append(Option("--start", "start", start))
+    job = _job(schedule, resume, changes)
     given = {
         "prompt": prompt,
         "negative_prompt": negative,
@@ -93,7 +96,7 @@ class _Job:
     weights: dict[str, str] | None = None
 
 
-def _job(schedule: Path | None, resume: Path | None, overrides: list[str] | None) -> _Job:
+def _job(schedule: Path | None, resume: Path | None, overrides: list[str | Option]) -> _Job:
     from gatekit.embed import carries, read_embedded
     from gatekit.errors import InputError
     from gatekit.load import load_schedule, overridden

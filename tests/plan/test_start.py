@@ -198,6 +198,11 @@ def test_start_and_video_belong_together(project, capsys, monkeypatch, fake):
     fake.LOG.clear()
     for argv, message in (
         (["--video", "v.mp4"], "--video: a video to start from, but nothing says how far"),
+        (["--start", "1.5"], "gatekit: --start 1.5: start: a boundary is a sigma from 0 to 1"),
+        (
+            ["--start", "700"],
+            "--start 700: start: a boundary is a sigma from 0 to 1 (got 700.0); a",
+        ),
         (["--start", "0.7"], "start: sigma 0.7: the schedule starts in the midst of the path"),
         (["--start", "0.7", "--video", "w.mp4"], "w.mp4: no such video"),
         (["--start", "0.7", "--video", "fake.yaml"], "fake.yaml: no readable video"),
