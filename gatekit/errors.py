@@ -8,6 +8,7 @@
     |  `- PluginError           an unknown, broken or clashing plugin
     |- NumericsError            NaN or infinity in a prediction
     |- OutputError              the result could not be written (disk full, no permission)
+    |  `- OutputPathError       exit 2: its place cannot be; also an InputError
     `- Cancelled                exit 130: an observer or Ctrl-C asked to stop
 
 Each message says where, which value, and what to do: ``str(error)`` is
@@ -91,6 +92,10 @@ class NumericsError(GatekitError):
 
 class OutputError(GatekitError):
     """The result could not be written; nothing is left under the final name."""
+
+
+class OutputPathError(OutputError, InputError):
+    """There is no such place to write to: a missing folder, a file in its way; exit 2."""
 
 
 class Cancelled(GatekitError):  # noqa: N818  (an event, not a fault)

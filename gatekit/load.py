@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from gatekit.suggest import did_you_mean
 from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_text
 
 MAX_EXTENDS = 16
+RECORD = "run.json"  # of a run folder
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,25 @@ def load_tree(path: Path, overrides: Overrides) -> tuple[Node, Path | None]:
         root = parse(carried.schedule, str(path))
         folder = carried.folder
     else:
+        refuse_run(path)
         root, folder = extended(path, ()), path.resolve().parent
     return _overridden(root, overrides), folder
+
+
+def refuse_run(path: Path) -> None:
+    """Raise ScheduleError for a run folder or its record, which is no schedule."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        content = json.loads((folder / RECORD).read_text("utf-8"))
+        if path.name not in (folder.name, RECORD) or "fingerprint" not in content:
+            return
+        out, done = content.get("out"), content.get("status") == "done"
+    except (OSError, ValueError, AttributeError, TypeError):
+        return
+    going_on = f"go on with it: gatekit run --resume {folder}"
+    again = f"its result is {out}, which can be run again" if out else "give its schedule"
+    what = "a run folder" if path.is_dir() else "the record of a run"
+    raise ScheduleError(f"{what}, no schedule", where=str(path), remedy=again if done else going_on)
 
 
 def _overridden(root: Node, overrides: Overrides) -> Node:

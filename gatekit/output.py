@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatekit.errors import OutputError
+from gatekit.errors import OutputError, OutputPathError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def write_atomic(path: Path, data: bytes, remedy: str | None = None) -> Path:
@@ -41,22 +44,23 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def cannot_write(path: Path, exc: OSError, remedy: str | None = None) -> OutputError:
-    """The error for a file or folder that could not be written."""
+    """The error for a file or folder that could not be written: whose fault, and what to do."""
+    kind = OutputPathError if exc.errno in NO_PLACE else OutputError
     full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
     otherwise = "choose another place with -o"
-    return OutputError(
+    return kind(
         f"cannot write: {exc.strerror or exc}",
         where=str(path),
         remedy=remedy or (f"free space there, or {otherwise}" if full else otherwise),
     )
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, remedy: str | None = None) -> Path:
     """Create a folder and its parents. Raises OutputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise cannot_write(path, exc) from exc
+        raise cannot_write(path, exc, remedy) from exc
     return path
 
 

@@ -131,7 +131,22 @@ class _Resolver:
     def _made(self, kind: str, use: Use, at: KeyPath, *args: Any) -> Any:
         """An instance of a plugin's class with its parameters validated."""
         cls = self._class(kind, use, at)
+        self._check_default(kind, cls, use, at)
         return cls(*args, self._params(cls, use, at))
+
+    def _check_default(self, kind: str, cls: type[Any], use: Use, at: KeyPath) -> None:
+        """Say that ``use`` is missing where a parameter is of a plugin that is not the default."""
+        source = self.schedule.source
+        if (*at, "use") in source.values:
+            return
+        for key in use.params:
+            having = [n for n, c in registry().table(kind).items() if key in c.Params.model_fields]
+            if having and cls.name not in having:
+                raise ScheduleError(
+                    f"unknown key {key!r}",
+                    where=source.where((*at, key), key=True),
+                    remedy=f"add 'use', such as use: {min(having, key=len)}",
+                )
 
     def _params(self, cls: type[Any], use: Use, at: KeyPath, extra: Sequence[str] = ()) -> Any:
         return validated(cls.Params, use.params, self.schedule.source, at, ("use", *extra))

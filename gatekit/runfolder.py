@@ -72,7 +72,8 @@ class RunFolder:
                 remedy="leave out what changed, or start anew without --resume",
             )
         state = self._restored(earlier, plan.device) if earlier is not None else None
-        make_folder(self.path)
+        beside = out is not None and self.path == out.run_dir
+        make_folder(self.path, None if beside else "choose another folder with --run-dir")
         self.content = {
             "status": "running",
             "out": str(out.absolute()) if out else None,

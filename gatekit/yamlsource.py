@@ -132,7 +132,9 @@ def read_text(path: Path) -> str:
         ) from exc
     if len(data) > MAX_BYTES:
         raise ScheduleError(
-            f"larger than {MAX_BYTES >> 20} MiB", where=str(path), remedy="is it a schedule?"
+            f"larger than {MAX_BYTES >> 20} MiB",
+            where=str(path),
+            remedy=f"is it a schedule? of a weight file, 'gatekit inspect {path}' says what it is",
         )
     try:
         return data.decode("utf-8-sig")

@@ -1,12 +1,14 @@
 """Every error that gatekit raises on purpose says what to do, and ends as its kind should."""
 
 import ast
+import errno
 from pathlib import Path
 
 import pytest
 
 import gatekit
 from gatekit import errors
+from gatekit.output import cannot_write
 
 ROOT = Path(gatekit.__file__).parents[1]
 FILES = sorted([*(ROOT / "gatekit").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -47,3 +49,18 @@ def test_the_text_is_place_message_value_remedy():
 )
 def test_exit_codes(kind, code):
     assert getattr(gatekit, kind)("x").exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((errno.ENOENT, 2), (errno.ENOTDIR, 2), (errno.EISDIR, 2)),
+        *((errno.EEXIST, 2), (errno.ENAMETOOLONG, 2)),
+        *((errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 1), (errno.EIO, 1)),
+    ],
+)
+def test_a_place_that_cannot_be_is_wrong_input_and_a_full_disk_is_not(number, code):
+    error = cannot_write(Path("x"), OSError(number, "why"))
+    assert isinstance(error, gatekit.OutputError)
+    assert isinstance(error, gatekit.InputError) == (code == 2)
+    assert error.exit_code == code

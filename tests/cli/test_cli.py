@@ -107,6 +107,8 @@ def test_plot(here):
     pytest.importorskip("matplotlib")
     assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 0
     assert (here / "p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert call(["plan", "fake.yaml", "--plot", "none/p.png"]) == 2
+    assert not (here / "none").exists()
 
 
 def test_plot_without_matplotlib(here, capsys, monkeypatch):
@@ -243,9 +245,18 @@ def test_a_full_disk(here, limit, place):
 
 def test_an_unwritable_output(here, capsys):
     (here / "file").write_text("")
-    assert call(["run", "fake.yaml", "-p", "x", "-o", "file/out.mp4"]) == 1
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "file/out.mp4"]) == 2
     error = capsys.readouterr().err
     assert "cannot write" in error and "; choose another place with -o" in error
+    assert call(["run", "fake.yaml", "-p", "x", "--run-dir", "file"]) == 2
+    assert (
+        "cannot write: File exists; choose another folder with --run-dir" in capsys.readouterr().err
+    )
+    (here / "out.run").write_text("")
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 2
+    assert "out.run: cannot write: File exists; choose another place with -o" in (
+        capsys.readouterr().err
+    )
 
 
 def test_inspect(here, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gatekit import ScheduleError, load_schedule
@@ -97,6 +99,29 @@ def test_no_schedule_at_all(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(ScheduleError, match=r"is it a schedule|no text file"):
         load_schedule(path)
+
+
+def test_a_weight_file_is_no_schedule(tmp_path):
+    path = tmp_path / "w.gguf"
+    path.write_bytes(b"GGUF" + bytes(1 << 20))
+    with pytest.raises(ScheduleError, match=rf"larger than 1 MiB; .*'gatekit inspect {path}'"):
+        load_schedule(path)
+
+
+@pytest.mark.parametrize("name", ["", "run.json"])
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [("done", "its result is /x/out.mp4, which can be run"), ("stopped", "gatekit run --resume ")],
+)
+def test_a_run_folder_is_no_schedule(tmp_path, name, status, remedy):
+    folder = tmp_path / "out.run"
+    folder.mkdir()
+    record = {"fingerprint": "f", "status": status, "out": "/x/out.mp4"}
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ScheduleError, match=rf"(folder|record of a run), no schedule; .*{remedy}"):
+        load_schedule(folder / name)
+    (folder / "s.yaml").write_text(BASE)
+    assert load_schedule(folder / "s.yaml").name == "places"
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "3", "null"])
