@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,20 @@ def size(count: float) -> str:
     return f"{count:.0f} {UNITS[unit]}" if unit == 0 else f"{count:.1f} {UNITS[unit]}"
 
 
-def arguments(name: str, params: Any) -> str:
-    """``cfg(scale=3.5)``: a plugin with the parameters that are not its defaults."""
-    given = params.model_dump(mode="json", exclude_defaults=True)
+def arguments(name: str, params: Any, always: Sequence[str] = ()) -> str:
+    """``cfg(scale=3.5)``: a plugin with the parameters that are not its defaults.
+
+    Those in ``always`` are shown in any case, where the plugin has them.
+    """
+    every = params.model_dump(mode="json")
+    given = {k: v for k, v in every.items() if k in always}
+    given |= params.model_dump(mode="json", exclude_defaults=True)
     return name + ("(" + ", ".join(f"{k}={v}" for k, v in given.items()) + ")" if given else "")
+
+
+def counted(number: int, what: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
@@ -48,7 +59,7 @@ def summary(plan: Plan) -> list[str]:
     video, rows = plan.video, plan.table()
     seconds = video.frames / video.fps
     about = "" if plan.exact else "about "
-    cost = f"{about}{len(rows)} steps, {plan.nfe} evaluations"
+    cost = f"{about}{counted(len(rows), 'step')}, {counted(plan.nfe, 'evaluation')}"
     if plan.passes != plan.nfe:
         cost += f", {plan.passes} model passes"
     lines = [
@@ -81,17 +92,28 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
         sampler += f" by {arguments(phase.strategy.name, phase.strategy.params)}"
     lines = [
         f"{phase.name}: from sigma {phase.sigmas[0]:.4g} {phase.boundary}; "
-        f"{len(phase.strategy.intervals())} steps of {sampler}",
+        f"{counted(len(phase.strategy.intervals()), 'step')} of {sampler}",
         f"  model {phase.variant} ({storage}, computed in {phase.compute}), "
-        f"guidance {arguments(phase.guidance.name, phase.guidance.params)}",
+        f"guidance {arguments(phase.guidance.name, phase.guidance.params, ('scale',))}",
     ]
     if adjust := _adjust(plan, phase):
-        lines.append("  adjusted: " + ", ".join(f"{k} {v}" for k, v in adjust.items()))
+        lines.append(f"  adjust: {flow(adjust)}")
     if remark := phase.strategy.remark():
         lines.append(f"  {phase.strategy.name}: {remark}")
     if not first:
         lines.append(f"  history: {arguments(phase.history.name, phase.history.params)}")
     return lines
+
+
+def flow(value: Any) -> str:
+    """Plain data as one line of YAML."""
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1_000_000, True
+    text = StringIO()
+    yaml.dump(value, text)
+    return text.getvalue().strip()
 
 
 def _adjust(plan: Plan, phase: PlannedPhase) -> dict[str, Any]:
@@ -104,10 +126,11 @@ def file_lines(plan: Plan) -> list[str]:
     """Every weight file: found where, how large, how many bits a weight."""
     lines: list[str] = []
     for key, variant in plan.variants.items():
+        beside = variant.beside()
         for i, (place, paths) in enumerate(_sets(variant.files())):
-            lines.append(
-                f"{key}: {place} ({_about(paths, plan.facts.get(key) if not i else None)})"
-            )
+            about = _about(paths, plan.facts.get(key) if not i else None)
+            what = beside.get(paths[0])
+            lines.append(f"{key}: {place} ({f'{what}, ' if what else ''}{about})")
     read = plan.family.component_files()
     for name in ("text_encoder", "vae"):
         wanted = getattr(plan.schedule, name)

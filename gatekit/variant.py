@@ -134,6 +134,10 @@ class ModelVariant(ABC):
     def files(self) -> tuple[Path, ...]:
         """Every file whose bytes decide what this variant predicts (weights, LoRAs)."""
 
+    def beside(self) -> Mapping[Path, str]:
+        """What those of ``files`` are that are not the model's weights, in a few words."""
+        return {}
+
     @abstractmethod
     def load(self, device: str, compute: str) -> None:
         """Bring the weights to ``device``; idempotent for the same arguments."""

@@ -1,12 +1,16 @@
-"""Progress bars, one a phase; nothing where stderr is no terminal."""
+"""Progress bars, one a phase; where stderr is no terminal, a line a minute of a long phase."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gatekit.plan import Plan
     from gatekit.state import Record
 
@@ -14,9 +18,59 @@ if TYPE_CHECKING:
 class Stepping(Protocol):
     """Who wants to know whether steps are being taken."""
 
-    def stepping(self, yes: bool) -> None:
-        """Steps begin, or something that is no step."""
+    def stepping(self, phase: str | None) -> None:
+        """Steps of a phase begin, or (None) something that is no step."""
         ...
+
+
+def shown(plan: Plan, session: Stepping, done: Mapping[str, int]) -> Bars | Lines:
+    """Bars on a terminal, else lines; ``done`` has the steps of an earlier run, by phase."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return Bars(plan, session, done, console) if console.is_terminal else Lines(plan, session, done)
+
+
+class Lines:
+    """Plain lines on stderr: none for a phase of less than a minute, then at most one a minute."""
+
+    every = 60.0
+
+    def __init__(
+        self,
+        plan: Plan,
+        session: Stepping,
+        done: Mapping[str, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Lines for a plan; ``clock`` counts seconds."""
+        self._session, self._clock = session, clock
+        self._totals = {p.name: len(p.strategy.intervals()) for p in plan.phases}
+        self._taken = {name: done.get(name, 0) for name in self._totals}
+        self._began = self._told = 0.0
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def doing(self, what: str) -> None:
+        """The name of a phase means that its steps begin."""
+        stepping = what in self._totals
+        self._session.stepping(what if stepping else None)
+        if stepping:
+            self._began = self._told = self._clock()
+
+    def step(self, record: Record) -> None:
+        """One step further; said where a minute has passed since anything was."""
+        name, now = record.phase, self._clock()
+        self._taken[name] += 1
+        if now - self._told < self.every:
+            return
+        self._told = now
+        steps = f"step {self._taken[name]}/{self._totals[name]}"
+        print(f"gatekit: {name}: {steps}, {now - self._began:.0f} s", file=sys.stderr, flush=True)
 
 
 def steps_only(column: Any) -> Any:
@@ -34,10 +88,9 @@ class Bars:
     """A bar a phase, with its steps, the time they took and the time left."""
 
     def __init__(
-        self, plan: Plan, session: Stepping, done: Mapping[str, int] | None = None
+        self, plan: Plan, session: Stepping, done: Mapping[str, int], console: Console
     ) -> None:
         """Bars for a plan; ``done`` has the steps that an earlier run took, by phase."""
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -47,18 +100,17 @@ class Bars:
             TimeRemainingColumn,
         )
 
-        console = Console(stderr=True)
-        self._plan, self._session, self._done = plan, session, done or {}
+        self._plan, self._session, self._done = plan, session, done
         self._bars = Progress(
             TextColumn("{task.description}"),
             steps_only(BarColumn(bar_width=28)),
             steps_only(MofNCompleteColumn()),
+            steps_only(TextColumn("took")),
             steps_only(TimeElapsedColumn()),
             steps_only(TextColumn("left")),
             steps_only(TimeRemainingColumn()),
             TextColumn("[dim]{task.fields[about]}"),
             console=console,
-            disable=not console.is_terminal,
         )
         self._tasks: dict[str, Any] = {}
         self._status: Any = None
@@ -88,7 +140,7 @@ class Bars:
     def doing(self, what: str) -> None:
         """Show what is going on: the name of a phase means that its steps begin."""
         stepping = what in self._tasks
-        self._session.stepping(stepping)
+        self._session.stepping(what if stepping else None)
         if stepping:
             self._bars.start_task(self._tasks[what])
             self._bars.update(self._status, visible=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gatekit.family import Inputs
     from gatekit.plan import Plan
     from gatekit.result import Result
+    from gatekit.state import Record
     from gatekit.target import Target
 
 
@@ -40,6 +41,8 @@ class Session:
     weights: dict[str, str] | None = None
     _stop: bool = False
     _stepping: bool = False
+    _gone_on: bool = False
+    _last: Record | None = None
 
     @property
     def folder(self) -> Path:
@@ -48,7 +51,7 @@ class Session:
 
     def run(self) -> None:
         """Make the video; print its path. Raises what ``gatekit.run`` raises."""
-        from gatekit.cli.progress import Bars
+        from gatekit.cli.progress import shown
         from gatekit.cli.said import said
         from gatekit.execute import run
         from gatekit.registry import registry
@@ -60,7 +63,7 @@ class Session:
         for plugin in registry().broken.values():
             self._say(f"warning: plugin {plugin} was not loaded: {plugin.error}")
         try:
-            with said(), Bars(self.plan, self, self._done()) as bars:
+            with said(), shown(self.plan, self, self._done()) as bars:
                 result = run(
                     self.plan,
                     self.inputs,
@@ -71,7 +74,7 @@ class Session:
                     resume=self.resume,
                 )
         except (Cancelled, KeyboardInterrupt):
-            raise Cancelled(f"interrupted; {self._how_to_resume()}") from None
+            raise Cancelled(f"interrupted{self._at()}; {self._how_to_resume()}") from None
         except GatekitError:
             raise
         except Exception as exc:
@@ -91,9 +94,22 @@ class Session:
         steps = open_run_folder(self.resume).content.get("steps", [])
         return Counter(step["phase"] for step in steps)
 
-    def stepping(self, yes: bool) -> None:
-        """Told by the progress bars whether steps are being taken, which end soon."""
-        self._stepping = yes
+    def stepping(self, phase: str | None) -> None:
+        """Told by the progress whether steps are being taken, which end soon."""
+        if phase is not None and self.resume is not None and not self._gone_on:
+            self._gone_on = True
+            done = sum(self._done().values())
+            self._say(f"going on with step {done + 1} of {self._steps()} (phase {phase})")
+        self._stepping = phase is not None
+
+    def _steps(self) -> str:
+        return f"{'' if self.plan.exact else 'about '}{len(self.plan.table())}"
+
+    def _at(self) -> str:
+        """Behind which step this run stopped."""
+        if self._last is None:
+            return ""
+        return f" after step {self._last.step + 1} of {self._steps()} (phase {self._last.phase})"
 
     def _interrupted(self, signum: int, frame: Any) -> None:
         if self._stop or not self._stepping:
@@ -101,7 +117,8 @@ class Session:
         self._stop = True
         self._say("stopping after this step; Ctrl-C again stops at once")
 
-    def _observe(self, state: Any, record: Any, denoised: Any) -> None:
+    def _observe(self, state: Any, record: Record, denoised: Any) -> None:
+        self._last = record
         if self._stop:
             raise Cancelled
 

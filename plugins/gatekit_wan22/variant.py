@@ -184,6 +184,10 @@ class WanVariant(ModelVariant):
                 found = self.header().files
         return (*found, *self._loras.paths())
 
+    def beside(self) -> Mapping[Path, str]:
+        """The LoRAs, with their strengths."""
+        return {use.file: f"LoRA, strength {use.strength:g}" for use in self.params.loras}
+
     def adjusted(self, adjust: AdjustParams) -> VariantParams:
         """The parameters with the strengths of a phase; ScheduleError for an unknown LoRA."""
         assert isinstance(adjust, WanAdjust)

@@ -99,6 +99,11 @@ def test_plan_as_text_and_as_json(here, capsys):
     assert call(["plan", "fake.yaml"]) == 0
     text = capsys.readouterr().out
     assert "high: from sigma 1 until sigma 0.9, reaches 0.8929; 3 steps of unipc" in text
+    assert "guidance cfg(scale=2.0)" in text
+    defaults = ["--set", "phases.high.guidance=cfg", "--set", "phases.high.until={step: 1}"]
+    assert call(["plan", "fake.yaml", *defaults]) == 0
+    text = capsys.readouterr().out
+    assert "guidance cfg(scale=5.0)" in text and "; 1 step of unipc" in text
     assert call(["plan", "fake.yaml", "--json", "--set", "sigmas.steps=4"]) == 0
     assert len(json.loads(capsys.readouterr().out)["steps"]) == 4
 
@@ -186,7 +191,10 @@ def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monk
     capsys.readouterr()
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 130
     error = capsys.readouterr().err
-    assert error.endswith("gatekit: interrupted; go on with: gatekit run --resume out.run\n")
+    assert error.endswith(
+        "gatekit: interrupted after step 4 of 8 (phase low); "
+        "go on with: gatekit run --resume out.run\n"
+    )
     assert signal.getsignal(signal.SIGINT) is before
     assert not (here / "out.mp4").exists()
     assert json.loads((here / "out.run" / "run.json").read_text())["steps"][-1]["step"] == 3
@@ -196,6 +204,7 @@ def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monk
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     assert call(["run", "--resume", "../out.run"]) == 0
+    assert "gatekit: going on with step 5 of 8 (phase low)\n" in capsys.readouterr().err
     assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
 
 

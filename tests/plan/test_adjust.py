@@ -26,7 +26,7 @@ def test_the_field_knows_and_the_plan_shows(project):
     assert (first.params.gain, second.params.gain) == (0.5, 1.0)
     assert first.field != second.field == base.phases[1].field
     assert plan.variants["fine"].phases == (first.params, second.params)
-    assert "  adjusted: gain 0.5" in plan.explain()
+    assert "  adjust: {gain: 0.5}" in plan.explain()
     assert [p["adjust"] for p in plan.to_json()["phases"]] == [{"gain": 0.5}, {}]
     # Said in the phase or in the variant: what predicts is the same.
     said = planned(project, ONE, "phases.high.guidance=none", "variants.fine.gain=0.5")

@@ -159,7 +159,7 @@ def test_the_plan_lists_looks_up_and_tells(folder, monkeypatch):
     (lora,) = plan.variants["a"].files()[1:]
     assert lora == folder / "loras/style.safetensors" and lora in plan.files()
     text = plan.explain()
-    assert f"a: {lora} (" in text and "adjusted: loras {'style': 0.2}" in text
+    assert f"a: {lora} (LoRA, strength 0.8, " in text and "adjust: {loras: {style: 0.2}}" in text
     assert "style (rank 4 on 27 layers, strength 0.8)" in plan.facts["a"].details["loras"]
     lost = planned(folder, variants__a__loras=[{"file": "nope.safetensors"}],
                    variants__a__file="gone.safetensors", phases__high__adjust=None)  # fmt: skip
