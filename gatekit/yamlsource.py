@@ -14,6 +14,7 @@ from typing import Any, cast
 from gatekit.errors import ScheduleError
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 20_000, 40
+OF_WEIGHTS = "of a weight file, 'gatekit inspect {}' says what it is"
 KeyPath = tuple[str | int, ...]
 
 
@@ -134,14 +135,19 @@ def read_text(path: Path) -> str:
         raise ScheduleError(
             f"larger than {MAX_BYTES >> 20} MiB",
             where=str(path),
-            remedy=f"is it a schedule? of a weight file, 'gatekit inspect {path}' says what it is",
+            remedy=f"is it a schedule? {OF_WEIGHTS.format(path)}",
         )
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         raise ScheduleError(
-            "no text file", where=str(path), remedy="a schedule is a YAML file in UTF-8"
-        ) from exc
+            "no text file",
+            where=str(path),
+            remedy=f"a schedule is a YAML file in UTF-8; {OF_WEIGHTS.format(path)}",
+        )
+    return text
 
 
 def parse(text: str, file: str) -> Node:

@@ -101,10 +101,13 @@ def test_no_schedule_at_all(tmp_path, data):
         load_schedule(path)
 
 
-def test_a_weight_file_is_no_schedule(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1 << 20, "larger than 1 MiB; is it a"), (9, "no text file; a schedule")]
+)
+def test_a_weight_file_is_no_schedule(tmp_path, size, expected):
     path = tmp_path / "w.gguf"
-    path.write_bytes(b"GGUF" + bytes(1 << 20))
-    with pytest.raises(ScheduleError, match=rf"larger than 1 MiB; .*'gatekit inspect {path}'"):
+    path.write_bytes(b"GGUF" + bytes(size))
+    with pytest.raises(ScheduleError, match=rf"{expected} .*'gatekit inspect {path}'"):
         load_schedule(path)
 
 
