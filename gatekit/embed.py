@@ -68,7 +68,7 @@ def read_embedded(path: Path) -> Carried:
         text = READERS[suffix](file) if suffix in READERS else ""
     except (OSError, ValueError, SyntaxError) as exc:
         raise ScheduleError(
-            f"no readable {suffix[1:]}: {exc}",
+            f"no readable {suffix[1:]}",
             where=str(path),
             remedy="give a result that gatekit wrote",
         ) from exc

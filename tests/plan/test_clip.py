@@ -76,11 +76,15 @@ def test_tensors():
 
 def test_what_is_no_video(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video")
-    with pytest.raises(InputError, match="no readable video"):
+    with pytest.raises(
+        InputError, match=r"no readable video; give a video file, such as an \.mp4$"
+    ):
         check_clip(tmp_path / "v.mp4", spec(1, 16))
     with pytest.raises(InputError, match="a folder"):
         check_clip(tmp_path, spec(1, 16))
     whole = written(tmp_path / "w.mp4", greys(9), 16).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="no readable video"):
+    with pytest.raises(
+        InputError, match=r"no readable video; give a video file, such as an \.mp4$"
+    ):
         check_clip(tmp_path / "cut.mp4", spec(9, 16))

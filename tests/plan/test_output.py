@@ -89,7 +89,7 @@ def test_a_video_of_another_program(tmp_path, comment):
 
 def test_no_video(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video at all")
-    with pytest.raises(ScheduleError, match="no readable mp4"):
+    with pytest.raises(ScheduleError, match=r"no readable mp4; give a result .* wrote$"):
         read_embedded(tmp_path / "v.mp4")
     with pytest.raises(ScheduleError, match="no such video"):
         read_embedded(tmp_path / "w.mp4")

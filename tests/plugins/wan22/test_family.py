@@ -102,8 +102,8 @@ def test_inputs(parts, picture, tmp_path):
     bad = [
         (t2v, Inputs(image=picture), "takes no image"),
         (i2v, Inputs(), "needs an image"),
-        (i2v, Inputs(image=tmp_path / "not.png"), "not a readable image"),
-        (i2v, Inputs(image=tmp_path / "cut.png"), "not a readable image"),
+        (i2v, Inputs(image=tmp_path / "not.png"), "not a readable image; give a PNG, .* file$"),
+        (i2v, Inputs(image=tmp_path / "cut.png"), "not a readable image; give a PNG, .* file$"),
         (i2v, Inputs(image=tmp_path / "none.png"), "no such image"),
         (i2v, Inputs(image=tmp_path), "a folder"),
         (i2v, Inputs(image=torch.rand(1, 8, 8)), "not an image"),
