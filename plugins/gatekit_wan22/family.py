@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -223,19 +223,9 @@ class WanFamily(ModelFamily):
         self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]
     ) -> Sequence[str]:
         """One line where ``expert: low`` serves higher noise than ``expert: high``."""
-        by_expert: dict[str | None, dict[str, float]] = {}
-        for name, (params, sigmas) in phases.items():
-            by_expert.setdefault(getattr(params, "expert", None), {})[name] = sigmas[0]
-        lows, highs = by_expert.get("low"), by_expert.get("high")
-        if not lows or not highs:
-            return ()
-        low, high = max(lows, key=lows.__getitem__), min(highs, key=highs.__getitem__)
-        if lows[low] <= highs[high]:
-            return ()
-        return (
-            f"phase '{low}' with 'expert: low' begins at sigma {lows[low]:.4g}, "
-            f"phase '{high}' with 'expert: high' only at {highs[high]:.4g}: are they swapped?",
-        )
+        from .fits import swapped_experts
+
+        return swapped_experts(phases)
 
     def component_files(self) -> Mapping[str, tuple[Path, ...]]:
         """Files of text encoder and VAE: of a folder, those that are read."""
@@ -292,7 +282,6 @@ class WanFamily(ModelFamily):
         import torch
 
         from .image import fit, to_tensor
-        from .memory import give_back
 
         known = {n: i for n, i in ((0, image), (-1, last_image)) if i is not None}
         if not known:
@@ -304,10 +293,7 @@ class WanFamily(ModelFamily):
         clip = torch.zeros(1, 3, frames, video.height, video.width)
         for number, given in known.items():
             clip[0, :, number] = fit(to_tensor(given), video.width, video.height) * 2.0 - 1.0
-        vae = self.open_vae(device)
-        encoded = vae.encode(clip).to(device)
-        del vae
-        give_back(device)
+        encoded = self._by_vae(device, lambda vae: vae.encode(clip).to(device))
         if self.image_as == "frame":
             return encoded
         return image_condition(encoded, video.frames, tuple(known))
@@ -317,25 +303,15 @@ class WanFamily(ModelFamily):
         import torch
 
         from .image import fit
-        from .memory import give_back
 
         clip = torch.empty(1, 3, video.frames, video.height, video.width)
         for i, frame in enumerate(frames):
             clip[0, :, i] = fit(frame.permute(2, 0, 1), video.width, video.height) * 2.0 - 1.0
-        vae = self.open_vae(device)
-        encoded = vae.encode(clip).to(device)
-        del vae
-        give_back(device)
-        return encoded
+        return self._by_vae(device, lambda vae: vae.encode(clip).to(device))
 
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
         """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""
-        from .memory import give_back
-
-        vae = self.open_vae(device)
-        frames = vae.decode(latent[None])[0].cpu()
-        del vae
-        give_back(device)
+        frames = self._by_vae(device, lambda vae: vae.decode(latent[None])[0].cpu())
         return frames.add_(1.0).div_(2.0).permute(1, 2, 3, 0).contiguous()
 
     def video_of(self, shape: tuple[int, ...], fps: float) -> VideoSpec:
@@ -379,6 +355,16 @@ class WanFamily(ModelFamily):
             device=spec.device or device,
             tile=spec.tile,
         )
+
+    def _by_vae(self, device: str, use: Callable[[WanVAE], Tensor]) -> Tensor:
+        """What ``use`` makes of the VAE, which is freed again."""
+        from .memory import give_back
+
+        vae = self.open_vae(device)
+        result = use(vae)
+        del vae
+        give_back(device)
+        return result
 
     def _section(self, key: str) -> ComponentSpec:
         components: Components = self.components

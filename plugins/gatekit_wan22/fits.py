@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gatekit import ScheduleError, WeightsError
+from gatekit import ScheduleError, VariantParams, WeightsError
 
 from .header import read_header
 from .latent_statistics import statistics
@@ -104,3 +105,26 @@ def check_model(
             where=where,
             remedy="use the text encoder that belongs to the model",
         )
+
+
+def swapped_experts(
+    phases: Mapping[str, tuple[VariantParams, Sequence[float]]],
+) -> tuple[str, ...]:
+    """One line where ``expert: low`` serves higher noise than ``expert: high``.
+
+    Args:
+        phases: Name -> the variant's parameters in the phase, and its sigmas.
+    """
+    by_expert: dict[str | None, dict[str, float]] = {}
+    for name, (params, sigmas) in phases.items():
+        by_expert.setdefault(getattr(params, "expert", None), {})[name] = sigmas[0]
+    lows, highs = by_expert.get("low"), by_expert.get("high")
+    if not lows or not highs:
+        return ()
+    low, high = max(lows, key=lows.__getitem__), min(highs, key=highs.__getitem__)
+    if lows[low] <= highs[high]:
+        return ()
+    return (
+        f"phase '{low}' with 'expert: low' begins at sigma {lows[low]:.4g}, "
+        f"phase '{high}' with 'expert: high' only at {highs[high]:.4g}: are they swapped?",
+    )

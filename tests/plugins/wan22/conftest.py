@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +156,34 @@ def small_umt5(path):
     return path
 
 
+def private_bytes():
+    """Memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("needs /proc")
+
+
+def rise_of(action):
+    """How far private memory rose above its level before, at most."""
+    before, highest, stop = private_bytes(), 0, threading.Event()
+
+    def watch():
+        nonlocal highest
+        while not stop.is_set():
+            highest = max(highest, private_bytes())
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        action()
+    finally:
+        stop.set()
+        thread.join()
+    return max(highest, private_bytes()) - before
+
+
 @pytest.fixture(scope="session")
 def tools():
     return SimpleNamespace(
@@ -165,6 +195,8 @@ def tools():
         is_matrix=is_matrix,
         open_file=open_file,
         small_umt5=small_umt5,
+        private_bytes=private_bytes,
+        rise_of=rise_of,
     )
 
 

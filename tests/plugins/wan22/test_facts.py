@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-import threading
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -69,34 +66,6 @@ def test_files(wan, tools):
     assert tools.open_file(wan.path).files() == (wan.path,)
 
 
-def private_bytes() -> int:
-    """Memory of this process that no file backs."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    pytest.skip("needs /proc")
-
-
-def peak_while(action) -> int:
-    """How far private memory rose above its level before, at most."""
-    before, highest, stop = private_bytes(), 0, threading.Event()
-
-    def watch():
-        nonlocal highest
-        while not stop.is_set():
-            highest = max(highest, private_bytes())
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        action()
-    finally:
-        stop.set()
-        thread.join()
-    return max(highest, private_bytes()) - before
-
-
 @pytest.fixture(scope="module")
 def large(tools, tmp_path_factory):
     """100 MB in fp16: large against everything else that moves."""
@@ -112,19 +81,19 @@ def test_loading_holds_nothing_twice(large, tools):
     variant = tools.open_file(path)
     variant.load("cpu", "fp32")  # imports, allocator
     variant.unload()
-    assert private_bytes() > 0
-    rise = peak_while(lambda: variant.load("cpu", "fp32"))
+    assert tools.private_bytes() > 0
+    rise = tools.rise_of(lambda: variant.load("cpu", "fp32"))
     assert 0.7 * 4 * parameters < rise < 1.35 * 4 * parameters
-    fall = private_bytes()
+    fall = tools.private_bytes()
     variant.unload()
-    assert fall - private_bytes() > 0.8 * 4 * parameters
+    assert fall - tools.private_bytes() > 0.8 * 4 * parameters
 
 
 def test_weights_of_the_compute_type_stay_in_the_file(large, tools):
     """fp16 on the CPU is computed out of the memory map: no copy."""
     path, parameters = large
     variant = tools.open_file(path)
-    rise = peak_while(lambda: variant.load("cpu", "fp16"))
+    rise = tools.rise_of(lambda: variant.load("cpu", "fp16"))
     weight = variant.module.blocks[0].ffn.net[2].weight
     assert weight.dtype == torch.float16
     variant.unload()

@@ -2,9 +2,6 @@
 
 import gc
 import json
-import threading
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -114,33 +111,6 @@ def test_fp8(scaled, dtype, plain, tmp_path):
         assert torch.equal(found, embed(tmp_path / "values", precision=precision))
 
 
-def private_bytes():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    pytest.skip("needs /proc")
-
-
-def rise_of(action):
-    """How far private memory rose above its level before, at most."""
-    before, highest, stop = private_bytes(), 0, threading.Event()
-
-    def watch():
-        nonlocal highest
-        while not stop.is_set():
-            highest = max(highest, private_bytes())
-            time.sleep(0.0005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        action()
-    finally:
-        stop.set()
-        thread.join()
-    return max(highest, private_bytes()) - before
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """24 million weights in fp16: 96 MB in fp32, of which the largest matrix is 8."""
@@ -150,7 +120,7 @@ def large(tmp_path_factory):
     return path
 
 
-def test_one_matrix_is_held_and_then_none(large):
+def test_one_matrix_is_held_and_then_none(large, tools):
     """Encoding in fp32 from fp16: far less than the weights, and given back."""
 
     def run(texts):
@@ -158,16 +128,16 @@ def test_one_matrix_is_held_and_then_none(large):
 
     run(("a cat",))  # imports, allocator
     gc.collect()
-    before = private_bytes()
-    rise = rise_of(lambda: run(TEXTS))
+    before = tools.private_bytes()
+    rise = tools.rise_of(lambda: run(TEXTS))
     matrix, weights = 4 * 1024 * 2048, 4 * (2 * (4 * 1024**2 + 3 * 1024 * 2048) + 3000 * 1024)
     assert weights > 11 * matrix
     assert rise < 4 * matrix
-    assert private_bytes() - before < matrix
+    assert tools.private_bytes() - before < matrix
 
 
-def test_kept_weights_are_held(large):
+def test_kept_weights_are_held(large, tools):
     """The measure itself: ``always`` shows what the test above would miss."""
     encoder = load_text_encoder(large, keep="always")
-    rise = rise_of(lambda: encoder.embed(TEXTS))
+    rise = tools.rise_of(lambda: encoder.embed(TEXTS))
     assert rise > 4 * 2 * (4 * 1024**2 + 3 * 1024 * 2048) * 0.9
