@@ -4,7 +4,8 @@ Stages: ``vae``, ``base``, ``experts``; each continues from the files of the one
 ``--stages experts`` may run later. With ``torchrun --nproc-per-node 2`` the base is trained on
 both GPUs and each trains one expert. With ``--start-from FOLDER`` the shipped experts are trained
 further, on the shipped autoencoder and text encoder: what a longer training would have given
-need not be made in one go.
+need not be made in one go. ``--start-from FOLDER --stages quantise`` writes the shipped files anew
+from the experts' fp16 files.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import torch.distributed as dist
 from gatekit_tinywan.train import check, export, fit, shipped
 from gatekit_tinywan.train.config import BOUNDARY, REHEARSAL, Config
 from gatekit_tinywan.train.dataset import FIRST, Captions, Dataset, build_dataset
-from gatekit_tinywan.train.denoiser import Range, train_denoiser
+from gatekit_tinywan.train.denoiser import Range, examples, train_denoiser
+from gatekit_tinywan.train.importance import importance
 from gatekit_tinywan.train.models import TextConditioned, build_vae, restore, save
 from gatekit_tinywan.train.vae import measure_vae, train_vae
 from gatekit_tinywan.world import HELD_OUT_SEED, judge, render, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip, encode_clip
+
+CALIBRATION = 32  # clips a call; eight calls show every noise level
 
 
 def main() -> None:
@@ -54,10 +58,14 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
 
-    stages = ["experts"] if args.start_from else args.stages.split(",")
+    stages = (args.stages or ("experts" if args.start_from else "vae,base,experts")).split(",")
+    if args.start_from and not {"experts", "quantise"} >= set(stages):
+        raise SystemExit("--start-from: the stages are experts and quantise")
     whole, config = config, config.share(size)
     offset = FIRST + rank * config.clips
-    captions = Captions(config.clips, offset) if {"base", "experts"} & set(stages) else None
+    captions = (
+        Captions(config.clips, offset) if {"base", "experts", "quantise"} & set(stages) else None
+    )
 
     statistics = None
     if args.start_from:
@@ -96,7 +104,9 @@ def main() -> None:
             _report(model, model, vae, data, device, log, "base")
     elif not args.start_from:
         restore(out / "base", model)
-    if "experts" in stages:
+    if {"experts", "quantise"} & set(stages):
+        if "experts" not in stages:
+            whole = replace(whole, expert_seconds=0.0)
         starts = dict.fromkeys(shipped.EXPERTS, model)
         if args.start_from:
             starts = {n: shipped.load_expert(args.start_from, n).to(device) for n in starts}
@@ -126,12 +136,19 @@ def _experts(
         if size > 1 and i % size != rank:
             continue
         model.load_state_dict(states[name])
-        train_denoiser(
-            model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
-            name=name, with_text=False, together=False,
-        )  # fmt: skip
+        if config.expert_seconds > 0:
+            train_denoiser(
+                model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
+                name=name, with_text=False, together=False, rounded=config.rounded_share,
+            )  # fmt: skip
         save(out / name, model, parts=2)
-        export.export_expert(out / "weights", name, model.transformer)
+        torch.manual_seed(config.seed)
+        few = replace(config, batch=min(config.batch, CALIBRATION))
+        # Compiled blocks pass by the hooks that watch the inputs.
+        plain = TextConditioned().to(device)
+        plain.load_state_dict(model.state_dict())
+        weights = importance(plain.transformer, examples(plain, data, noise, few, 8))
+        export.export_expert(out / "weights", name, plain.transformer, weights)
         if name == "high":
             export.export_text_encoder(out / "weights", model.text)
             export.export_vae(out / "weights", vae, data.mean, data.std)
@@ -178,13 +195,13 @@ def _device_name(device: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--stages", default="vae,base,experts")
+    parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise")
     parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
         ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
-        ("vae_rate", float), ("seed", int),
+        ("vae_rate", float), ("rounded_share", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
     return parser.parse_args()

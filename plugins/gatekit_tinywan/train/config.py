@@ -62,6 +62,7 @@ class Config:
     base_shift: float = 3.0
     text_dropout: float = 0.1
     image_share: float = 0.5
+    rounded_share: float = 0.3  # of an expert's steps: weights as in a Q2_K file
     ema_decay: float = 0.9995
 
     def share(self, processes: int) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from gatekit_tinywan.train import fit
 from gatekit_tinywan.train.config import Config
 from gatekit_tinywan.train.dataset import Dataset, code_classes
 from gatekit_tinywan.train.models import TextConditioned
+from gatekit_tinywan.train.rounding import Rounding
 
 HINT = 0.05  # weight of the text encoder's attribute loss, which speeds up its start
 
@@ -62,6 +64,7 @@ def train_denoiser(
     name: str,
     with_text: bool,
     together: bool,
+    rounded: float = 0.0,
 ) -> TextConditioned:
     """Train in place and return ``model`` with averaged weights.
 
@@ -77,6 +80,7 @@ def train_denoiser(
         name: Stage, for the log.
         with_text: Train the text encoder too (the base); experts keep it frozen.
         together: All processes train one model; else each trains its own.
+        rounded: Share of the steps that see the block matrices as a Q2_K file would hold them.
     """
     torch.manual_seed(config.seed)
     heads = AttributeHeads(model.text.config.d_model, code_classes()).to(device)
@@ -88,10 +92,12 @@ def train_denoiser(
     chosen = {id(p) for p in matrices}
     opt = fit.Together(matrices, [p for p in trained if id(p) not in chosen], device)
     average = fit.Average(model, config.ema_decay)
-    empty = torch.zeros_like(data.ids[0])
-    empty[0] = 1  # "</s>": the tokens of an empty prompt
+    rounding = Rounding([p for p in matrices if p.shape[-1] % 256 == 0], rounded)
+    empty = _empty(data)
 
     def gradients() -> Tensor:
+        if rounded:
+            rounding.apply()
         rows, x0, condition, ids, lengths = _batch(data, config, empty)
         sigma = noise.draw(len(rows), device)
         s = sigma.view(-1, 1, 1, 1, 1)
@@ -107,6 +113,8 @@ def train_denoiser(
         for p in trained:
             p.grad = None
         total.backward()
+        if rounded:
+            rounding.undo()
         return loss.detach()
 
     step = fit.Step(gradients, trained, opt, average, device, together=together)
@@ -124,6 +132,28 @@ def train_denoiser(
             since = 0
     average.store()
     return model
+
+
+@torch.no_grad()
+def examples(
+    model: TextConditioned, data: Dataset, noise: Range, config: Config, count: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What the model is called with in training, ``count`` times: (input, s, text)."""
+    device, empty = str(data.latents.device), _empty(data)
+    for _ in range(count):
+        rows, x0, condition, ids, lengths = _batch(data, config, empty)
+        sigma = noise.draw(len(rows), device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        x = (1 - s) * x0 + s * torch.randn_like(x0)
+        yield torch.cat([x, condition], dim=1), sigma, model.embed(ids, mask)
+
+
+def _empty(data: Dataset) -> Tensor:
+    """Token ids of an empty prompt: "</s>" alone."""
+    empty = torch.zeros_like(data.ids[0])
+    empty[0] = 1
+    return empty
 
 
 def _is_matrix(name: str, p: nn.Parameter) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from gatekit_tinywan.train.quantise import MIXES, write_gguf
@@ -13,7 +15,12 @@ from gatekit_tinywan.vocabulary import TEXT_LENGTH, build_tokenizer
 from gatekit_wan22 import layout_transformer, layout_umt5, layout_vae
 
 
-def export_expert(folder: Path, expert: str, transformer: Any) -> list[Path]:
+def export_expert(
+    folder: Path,
+    expert: str,
+    transformer: Any,
+    importance: Mapping[str, np.ndarray] | None = None,
+) -> list[Path]:
     """``tinywan_EXPERT_fp16.safetensors`` and a GGUF file for each mix."""
     named = layout_transformer.diffusers_to_official(transformer.state_dict())
     named = {k: v.detach().half().cpu().contiguous() for k, v in named.items()}
@@ -21,7 +28,7 @@ def export_expert(folder: Path, expert: str, transformer: Any) -> list[Path]:
     arrays = {k: v.float().numpy() for k, v in named.items()}
     for mix in MIXES:
         files.append(folder / f"tinywan_{expert}_{mix}.gguf")
-        write_gguf(files[-1], arrays, mix)
+        write_gguf(files[-1], arrays, mix, importance)
     return files
 
 

@@ -45,8 +45,11 @@ def _ggml() -> Any:
     return library
 
 
-def quantise(weight: np.ndarray, kind: str) -> np.ndarray:
-    """Blocks of a float32 matrix ``[rows, columns]``: uint8 ``[rows, bytes a row]``."""
+def quantise(weight: np.ndarray, kind: str, importance: np.ndarray | None = None) -> np.ndarray:
+    """Blocks of a float32 matrix ``[rows, columns]``: uint8 ``[rows, bytes a row]``.
+
+    ``importance`` ``[columns]`` weighs the squared errors of each column (GGML's "imatrix").
+    """
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     type_ = GGMLQuantizationType[kind]
@@ -55,19 +58,32 @@ def quantise(weight: np.ndarray, kind: str) -> np.ndarray:
     if columns % block:
         raise ValueError(f"{columns} columns are no multiple of {block}: {kind} cannot hold them")
     source = np.ascontiguousarray(weight, dtype=np.float32)
+    if importance is not None:
+        if importance.shape != (columns,):
+            raise ValueError(f"importance of shape {importance.shape} for {columns} columns")
+        importance = np.ascontiguousarray(importance, dtype=np.float32)
+    weights = None if importance is None else importance.ctypes.data
     blocks = np.zeros((rows, columns // block * block_bytes), dtype=np.uint8)
     library = _ggml()
     library.ggml_quantize_init(int(type_))
     written = library.ggml_quantize_chunk(
-        int(type_), source.ctypes.data, blocks.ctypes.data, 0, rows, columns, None
+        int(type_), source.ctypes.data, blocks.ctypes.data, 0, rows, columns, weights
     )
     if written != blocks.nbytes:
         raise RuntimeError(f"the quantiser wrote {written} bytes where {blocks.nbytes} belong")
     return blocks
 
 
-def write_gguf(path: Path, tensors: Mapping[str, np.ndarray], mix: str) -> None:
-    """Write official-layout tensors as GGUF of architecture ``wan``."""
+def write_gguf(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    mix: str,
+    importance: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write official-layout tensors as GGUF of architecture ``wan``.
+
+    ``importance`` holds ``[columns]`` by matrix (see ``quantise``); all or none.
+    """
     from gguf import GGUFWriter
     from gguf.constants import GGMLQuantizationType
 
@@ -77,7 +93,8 @@ def write_gguf(path: Path, tensors: Mapping[str, np.ndarray], mix: str) -> None:
     for name, tensor in tensors.items():
         if name.startswith("blocks.") and name.endswith(MATRICES):
             kind = value_type if name.endswith(".v.weight") else other_type
-            blocks = quantise(tensor.astype(np.float32), kind)
+            weights = None if importance is None else importance[name]
+            blocks = quantise(tensor.astype(np.float32), kind, weights)
             writer.add_tensor(name, blocks, raw_dtype=GGMLQuantizationType[kind])
         elif name == "patch_embedding.weight":
             writer.add_tensor(name, tensor.astype(np.float32))

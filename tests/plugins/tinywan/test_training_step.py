@@ -39,8 +39,8 @@ def test_autoencoder_gradients_read_nothing_back():
         assert compute().ndim == 0
 
 
-@pytest.mark.parametrize("with_text", [True, False])
-def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text):
+@pytest.mark.parametrize(("with_text", "rounded"), [(True, 0.0), (False, 0.3)])
+def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text, rounded):
     from gatekit_tinywan.train.dataset import Dataset, code_classes
     from gatekit_tinywan.train.denoiser import Range, train_denoiser
     from gatekit_tinywan.vocabulary import TEXT_LENGTH
@@ -65,7 +65,7 @@ def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text):
     model = TextConditioned()
     train_denoiser(
         model, data, Range(0.0, 1.0, 3.0), 1e-9, 1e-3, REHEARSAL, "cpu", lambda **_: None,
-        name="base", with_text=with_text, together=True,
+        name="base", with_text=with_text, together=True, rounded=rounded,
     )  # fmt: skip
     assert float(seen[0]) > 0
 
