@@ -103,7 +103,7 @@ def build_dataset(
     images = clips // 4  # first frames vary less than clips do
     fused.use(vae, "fused" if device == "cuda" else "off")
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        for video in clip_videos(offset, clips, device):
+        for video in clip_videos(offset, clips, device, 64 if device == "cuda" else 4):
             latents.append(encode_clip(vae, video)[0].bfloat16())
             if sum(len(c) for c in conditions) < images:
                 first = torch.zeros_like(video)
