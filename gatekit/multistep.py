@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gatekit.errors import InputError
 
@@ -40,21 +40,6 @@ def gauss_legendre() -> tuple[tuple[float, float], ...]:
 
     nodes, weights = numpy.polynomial.legendre.leggauss(32)
     return tuple(zip(nodes.tolist(), weights.tolist(), strict=True))
-
-
-def _basis(nodes: Sequence[float], at: Sequence[float]) -> list[Any]:
-    """Values at ``at`` of the Lagrange basis over ``nodes``, arrays; nodes at infinity apart."""
-    import numpy
-
-    points, finite = numpy.array(at), [node for node in nodes if math.isfinite(node)]
-    values: list[Any] = []
-    for node in nodes:
-        value: Any = numpy.ones(len(at))
-        for other in finite:
-            if other != node:
-                value = value * ((points - other) / (node - other))
-        values.append(value)
-    return values
 
 
 def multistep_weights(
@@ -100,22 +85,29 @@ def multistep_weights(
     along = "lam" if coordinate == "lam" and sigma < path.sigma_max else "u"
     start, end = path.coordinate(along, sigma), path.coordinate(along, sigma_next)
     middle, half = (start + end) / 2, (end - start) / 2
-    points = [(middle + half * node, weight) for node, weight in gauss_legendre()]
-    at = [p if along == coordinate else _place(path, coordinate, math.exp(-p)) for p, _ in points]
-    dy = [weight * math.exp(p - end) for p, weight in points]  # constant factors drop out below
-    if density is not None:
-        dy = [d * density(_sigma_at(path, along, p)) for d, (p, _) in zip(dy, points, strict=True)]
-    weights = [
-        math.fsum((values * dy).tolist()) if math.isfinite(place) else 0.0
-        for place, values in zip(places, _basis(places, at), strict=True)
-    ]
+    known = [places[j] for j in finite]
+    sums = [0.0] * len(known)
+    for node, weight in gauss_legendre():
+        point = middle + half * node
+        at = point
+        if along != coordinate:
+            at = path.coordinate(coordinate, min(math.exp(-point), path.sigma_max))
+        share = weight * math.exp(point - end)  # of dy, up to a constant, which drops out below
+        if density is not None:
+            share *= density(_sigma_at(path, along, point))
+        away = [at - place for place in known]
+        for j in range(len(known)):  # the j-th Lagrange polynomial, but for its denominator
+            value = share
+            for i, distance in enumerate(away):
+                if i != j:
+                    value *= distance
+            sums[j] += value
+    weights = [0.0] * len(nodes)
+    for j, place, value in zip(finite, known, sums, strict=True):
+        weights[j] = value / math.prod(place - other for other in known if other != place)
     total = math.fsum(weights)
     return tuple(w / total for w in weights)
 
 
 def _sigma_at(path: Path, along: str, point: float) -> float:
     return path.from_ve(math.exp(-point)) if along == "lam" else math.exp(-point)
-
-
-def _place(path: Path, coordinate: str, sigma: float) -> float:
-    return path.coordinate(coordinate, min(sigma, path.sigma_max))

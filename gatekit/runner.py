@@ -10,7 +10,7 @@ from gatekit.errors import InputError, NumericsError, PluginError
 from gatekit.ledger import Checkpoint, Ledger, Observer
 from gatekit.phase import Renoise, Step
 from gatekit.sampler import StepContext, StepResult, StretchContext
-from gatekit.stage import Engine, Stage, is_finite
+from gatekit.stage import Engine, Stage, extremes, is_finite
 from gatekit.state import Evaluation, State, Trajectory
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Run:
             state = self._cross(state, stage, self.stages[state.phase + 1])
             self.ledger.tell("phase_start", phase=self.stages[state.phase].name, state=state)
         self.engine.check()
-        if not bool(is_finite(state.x)):
+        if not is_finite(extremes(state.x)):
             # Every prediction was finite, so the method is to blame, not the model.
             raise NumericsError(
                 f"sampler {stage.sampler.name!r} ended at NaN or infinity",

@@ -67,13 +67,16 @@ def plain(denoise: Denoiser) -> Callable[[], Evaluate]:
     return lambda: evaluate
 
 
-def is_finite(x: Tensor) -> Tensor:
-    """Whether all of x is, as a tensor of its device: one pass, as its extremes tell."""
+def extremes(x: Tensor) -> Tensor:
+    """Least and greatest element, ``[2]``, on x's device: NaN in x makes both NaN. One pass."""
     import torch
 
-    if x.numel() == 0:
-        return torch.ones((), dtype=torch.bool, device=x.device)
-    return torch.isfinite(torch.stack(torch.aminmax(x))).all()
+    return torch.stack(torch.aminmax(x)) if x.numel() else torch.zeros(2, device=x.device)
+
+
+def is_finite(extremes: Tensor) -> bool:
+    """Whether all is finite that has these extremes; waits for their device."""
+    return all(math.isfinite(float(end)) for end in extremes.cpu())
 
 
 class Engine:
@@ -149,14 +152,14 @@ class Engine:
         import torch
 
         self.check()
-        finite = is_finite(denoised)
-        if finite.device.type != "cuda":
-            self._pending = (finite, None, where)
+        found = extremes(denoised)
+        if found.device.type != "cuda":
+            self._pending = (found, None, where)
             self.check()
             return
-        host = torch.ones((), dtype=torch.bool, device="cpu").pin_memory()
-        with torch.cuda.device(finite.device):  # the event belongs to this device's stream
-            host.copy_(finite, non_blocking=True)
+        host = torch.empty(2, dtype=found.dtype, device="cpu", pin_memory=True)
+        with torch.cuda.device(found.device):  # the event belongs to this device's stream
+            host.copy_(found, non_blocking=True)
             event = torch.cuda.Event()
             event.record()  # pyright: ignore[reportUnknownMemberType]
         self._pending = (host, event, where)
@@ -165,11 +168,11 @@ class Engine:
         """Raise NumericsError if the last prediction was not finite."""
         if self._pending is None:
             return
-        finite, event, where = self._pending
+        found, event, where = self._pending
         self._pending = None
         if event is not None:
             event.synchronize()
-        if not bool(finite):
+        if not is_finite(found):
             raise NumericsError(
                 "the model predicted NaN or infinity",
                 where=where,

@@ -100,12 +100,22 @@ class ExponentialMultistep(Sampler):
     def step(self, c: StepContext) -> StepResult:
         """Mean of the predictions, transfer, noise."""
         denoised = c.denoise(c.x, c.sigma)
+        x, start, _ = self.advance(c, denoised)
+        return StepResult(x, denoised, start=start)
+
+    def advance(self, c: StepContext, denoised: Tensor) -> tuple[Tensor, Tensor | None, int]:
+        """The next state, the one it left from, and how many predictions were used.
+
+        With noise on top, nobody can use the state it left from: it is not computed then.
+        """
         start, down = self.corrected(c, denoised), self.down(c)
         known, weights = self.choose(c, denoised)
         mean = self.mean(c.path, start, c.sigma, known, weights)
-        ahead = c.renoise(c.transfer(start, mean, down), down)
+        ahead = c.renoise(c.transfer(lazy(start), mean, down), down)
+        if down < c.sigma_next:
+            return ahead.tensor(), None, len(known)
         x, start = evaluate(ahead, start)
-        return StepResult(x, denoised, start=start)
+        return x, start, len(known)
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
         """As ``corrected``."""

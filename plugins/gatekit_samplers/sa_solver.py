@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gatekit import Evaluation, Linear, SamplerParams, StepContext, StepResult, evaluate, lazy
+from gatekit import Evaluation, Linear, SamplerParams, StepContext, StepResult, lazy
 from gatekit_samplers.coordinate import MultistepParams
 from gatekit_samplers.multistep import ExponentialMultistep
 
@@ -63,13 +63,8 @@ class SASolver(ExponentialMultistep):
     def step(self, c: StepContext) -> StepResult:
         """Correct the step behind, predict the step ahead; remember how many points it had."""
         denoised = c.denoise(c.x, c.sigma)
-        down = self.down(c)
-        start = self.corrected(c, denoised)
-        known, weights = self.choose(c, denoised)
-        mean = self.mean(c.path, start, c.sigma, known, weights)
-        ahead = c.renoise(c.transfer(start, mean, down), down)
-        x, start = evaluate(ahead, start)
-        return StepResult(x, denoised, start=start, memory={"points": float(len(known))})
+        x, start, points = self.advance(c, denoised)
+        return StepResult(x, denoised, start=start, memory={"points": float(points)})
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
         """Nothing: see the class."""

@@ -15,6 +15,7 @@ from gatekit import (
     StepContext,
     StepResult,
     evaluate,
+    lazy,
     multistep_weights,
 )
 from gatekit_samplers.coordinate import Coordinate, MultistepParams
@@ -79,7 +80,7 @@ class UniPC(Sampler):
     def step(self, c: StepContext) -> StepResult:
         """Correct the step behind, predict the step ahead."""
         denoised = c.denoise(c.x, c.sigma)
-        start = self._corrected(c, denoised)
+        start = lazy(self._corrected(c, denoised)).once()
         # The order falls towards the end of the run, so that the last step has order 1.
         past = c.past[: min(self.params.order, c.steps_left) - 1]
         nodes, values = columns((c.sigma, denoised), past)

@@ -1,36 +1,42 @@
 """What a step costs beside the model, per sampler, and what the bytes that must move would cost.
 
-    python tests/bench/overhead.py [SAMPLER ...] [--shape 16 21 60 104] [--threads 1]
+    python tests/bench/overhead.py [SAMPLER ...] [--device cuda] [--shape 16 21 60 104]
 
 Each sampler runs a phase over a model that is timed and taken off. Before it answers, the model
-sweeps through a large buffer, as a real one does, so that nothing of the step before is in a cache.
-From the steps in the middle of the run, the fastest counts, of every part:
+sweeps through a buffer larger than any cache, as a real one does, so that nothing of the step
+before is in a cache. Steps count from the fourth of a run on, of the later of two runs on a GPU.
 
-- seconds: runner and sampler, without model, noise, and the search for NaN;
-- bound: the bytes that must move, at the bandwidth with which this process copies tensors of this
-  size that are in no cache. What must move: every tensor that the step reads, once between two
-  calls of the model, whatever its arithmetic reads; and every tensor that it leaves behind or
-  hands to the model;
+- ms: runner and sampler, without model, noise, and the search for NaN;
+- bound: the bytes that must move, at the bandwidth with which tensors of this size that are in no
+  cache are copied, measured before and after each sampler. What must move: every tensor that the
+  step reads, once between two calls of the model, whatever its arithmetic reads; and every tensor
+  that it leaves behind or hands to the model;
 - NaN and noise: what is taken off for them;
 - calls and moved: calls of torch a step over whole tensors, as a GPU gets them; of the tensors
-  that they read and write, those that must move. On a CPU what is above that stays in the cache;
-- GPU: an ESTIMATE, not a measurement: the larger of 5 microseconds a call, and the
-  bytes that they move at 2.97 TB/s, the copy bandwidth of one H100.
+  that they read and write, those that must move. On a CPU what is above that stays in the cache.
 
-With one thread, CPU time is measured, so that a busy machine does not count; else wall time.
+On a CPU with one thread, CPU time is measured, so that a busy machine does not count; else wall
+time. The last column is an ESTIMATE for one H100: the larger of 5 microseconds a call, and the
+bytes that the calls move at 2.97 TB/s.
+
+On a GPU, events of its stream are measured. The model there takes some milliseconds, and nobody
+watches the run, so the host is ahead, as with a real model, and "ms" is what the GPU did. An event
+takes a few microseconds itself. The last column is the same for a run that an observer watches,
+the search for NaN included: before an observer sees a step the host waits for the prediction, and
+the GPU then waits for the host.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
+from stopwatch import Stopwatch, stopwatch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,61 +44,80 @@ from torch.utils._pytree import tree_leaves
 import gatekit
 from gatekit.stage import Engine
 
-STEPS, GPU_BANDWIDTH, GPU_LAUNCH = 12, 2.97e12, 5e-6
+STEPS, RUNS, GPU_BANDWIDTH, GPU_LAUNCH = 16, 3, 2.97e12, 5e-6
+BUFFER = 32_000_000  # elements of the buffer the model sweeps through
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("samplers", nargs="*", help="default: all with fixed steps")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--shape", nargs="+", type=int, default=[16, 21, 60, 104])
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    clock = time.thread_time if args.threads == 1 else time.perf_counter
-    x = torch.randn(1, *args.shape, generator=torch.Generator().manual_seed(0))
+    device = torch.device(args.device)
+    watch, gpu = stopwatch(device, args.threads), device.type == "cuda"
+    x = torch.randn(1, *args.shape, generator=torch.Generator().manual_seed(0)).to(device)
     known = gatekit.list_samplers()
     names = args.samplers or [
         n for n, c in known.items() if not c.adaptive and not n.startswith("k_diffusion/")
     ]
-    bandwidth = copy_bandwidth(x, clock)
     size = x.numel() * x.element_size()
-    print(
-        f"{'x'.join(map(str, args.shape))} float32, {size / 1e6:.2f} MB; {args.threads} thread(s); "
-        f"copies at {bandwidth / 1e9:.1f} GB/s read and written\n"
-    )
-    print("| sampler | ms | bound ms | ratio | NaN ms | noise ms | calls | moved | GPU ms |")
+    where = torch.cuda.get_device_name(device) if gpu else f"CPU, {args.threads} thread(s)"
+    print(f"{'x'.join(map(str, args.shape))} float32, {size / 1e6:.2f} MB; {where}; {watch.name}\n")
+    last = "watched ms" if gpu else "GPU ms"
+    print(f"| sampler | ms | bound ms | ratio | NaN ms | noise ms | calls | moved | {last} |")
     print("|---|---|---|---|---|---|---|---|---|")
-    worst = 0.0
+    ratios: list[float] = []
+    speeds = [copy_bandwidth(x, watch)]
     for name in names:
-        cost, traffic = measure(name, x, clock), count(name, x)
-        bound = traffic.least * size / bandwidth
-        worst = max(worst, cost.step / bound)
-        estimate = max(traffic.calls * GPU_LAUNCH, traffic.moved * size / GPU_BANDWIDTH)
+        cost, traffic = measure(name, x, watch), count(name, x)
+        speeds.append(copy_bandwidth(x, watch))
+        bound = traffic.least * size / max(speeds[-2:])
+        ratios.append(cost.step / bound)
+        if gpu:
+            other = measure(name, x, watch, observed=True)
+            beside = other.step + other.nan
+        else:
+            beside = max(traffic.calls * GPU_LAUNCH, traffic.moved * size / GPU_BANDWIDTH)
+        digits = 3 if gpu else 1
         print(
-            f"| `{name}` | {cost.step * 1e3:.1f} | {bound * 1e3:.1f} | {cost.step / bound:.2f} | "
-            f"{cost.nan * 1e3:.1f} | {cost.noise * 1e3:.1f} | {traffic.calls} | "
-            f"{traffic.least:.0f} of {traffic.moved:.0f} | {estimate * 1e3:.2f} |",
+            f"| `{name}` | {cost.step * 1e3:.{digits}f} | {bound * 1e3:.{digits}f} | "
+            f"{ratios[-1]:.2f} | {cost.nan * 1e3:.{digits}f} | {cost.noise * 1e3:.1f} | "
+            f"{traffic.calls} | {traffic.least:.0f} of {traffic.moved:.0f} | {beside * 1e3:.2f} |",
             flush=True,
         )
-    print(f"\nlargest ratio {worst:.2f}, aim 2")
+    print(
+        f"\nlargest ratio {max(ratios):.2f}, aim 2; copies at {min(speeds) / 1e9:.1f} to ", end=""
+    )
+    print(f"{max(speeds) / 1e9:.1f} GB/s read and written")
 
 
-def copy_bandwidth(x: Tensor, clock: Callable[[], float]) -> float:
-    """Bytes read and written a second while tensors like ``x`` are copied, cold."""
-    ring = [torch.zeros_like(x) for _ in range(max(4, int(400e6 / x.numel() / x.element_size())))]
-    seconds: list[float] = []
-    for _ in range(3):
-        for source, target in zip(ring[::2], ring[1::2], strict=False):
-            began = clock()
-            target.copy_(source)
-            seconds.append(clock() - began)
-    return 2 * x.numel() * x.element_size() / min(seconds)
+def copy_bandwidth(x: Tensor, watch: Stopwatch) -> float:
+    """Bytes read and written a second while tensors like ``x`` are copied, cold.
+
+    On a GPU a round of copies is timed as a whole, as one takes little more than an event.
+    """
+    size = x.numel() * x.element_size()
+    ring = [torch.zeros_like(x) for _ in range(min(max(4, int(400e6 / size)), 64))]
+    pairs = list(zip(ring[::2], ring[1::2], strict=False))
+    batches = [pairs] if x.device.type == "cuda" else [[pair] for pair in pairs]
+    marks: list[tuple[Any, Any, int]] = []
+    for _ in range(4):
+        for batch in batches:
+            began = watch.mark()
+            for source, target in batch:
+                target.copy_(source)
+            marks.append((began, watch.mark(), len(batch)))
+    timed = marks[len(batches) :]  # the first round warms up
+    return 2 * size / watch.typical(watch.seconds(a, b) / n for a, b, n in timed)
 
 
 @dataclass
 class Cost:
-    """Seconds of the fastest step in the middle of a run."""
+    """Seconds of a step in the middle of a run."""
 
     step: float
     nan: float
@@ -100,41 +125,56 @@ class Cost:
 
 
 @dataclass
-class Clock:
-    """Time inside the model, the search for NaN, and the noise."""
+class Timeline:
+    """What was timed apart, in order: a name, and when it began and ended."""
 
-    clock: Callable[[], float]
-    spent: dict[str, float] = field(default_factory=dict)
+    watch: Stopwatch
+    spans: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     @contextmanager
-    def timed(self, what: str) -> Any:
-        began = self.clock()
+    def timed(self, what: str) -> Iterator[None]:
+        """Time what is done inside."""
+        began = self.watch.mark()
         yield
-        self.spent[what] = self.spent.get(what, 0.0) + self.clock() - began
+        self.spans.append((what, began, self.watch.mark()))
+
+    def steps(self, nfe: int) -> list[Cost]:
+        """Each step from its first call of the model to the next step's; the last one lacks."""
+        calls = [i for i, (what, _, _) in enumerate(self.spans) if what == "model"][::nfe]
+        found: list[Cost] = []
+        for here, there in pairwise(calls):
+            gone = {"model": 0.0, "nan": 0.0, "noise": 0.0}
+            for what, began, ended in self.spans[here:there]:
+                gone[what] += self.watch.seconds(began, ended)
+            whole = self.watch.seconds(self.spans[here][1], self.spans[there][1])
+            found.append(Cost(whole - sum(gone.values()), gone["nan"], gone["noise"]))
+        return found
 
 
 class Sweeping:
-    """A model: answers with a fresh tensor after a sweep through a buffer larger than a cache."""
+    """A model: answers with a fresh tensor after sweeps through a buffer larger than a cache."""
 
-    def __init__(self, x: Tensor, clock: Clock, sweep: bool = True) -> None:
-        self.clock, self.x = clock, x
-        self.buffer = torch.zeros(32_000_000 if sweep else 1)
+    def __init__(self, x: Tensor, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.sweeps = 60 if x.device.type == "cuda" else 1  # 5 ms, for the host to be ahead
+        self.buffer = torch.zeros(BUFFER, device=x.device)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        with self.clock.timed("model"):
+        with self.timeline.timed("model"):
             answer = x * (1.0 - sigma)
-            self.buffer.add_(1.0)
+            for _ in range(self.sweeps):
+                self.buffer.add_(1.0)
             return answer
 
 
 @contextmanager
-def apart(clock: Clock) -> Any:
+def apart(timeline: Timeline) -> Iterator[None]:
     """Time the search for NaN and the noise, wherever the runner does them."""
     kept = (Engine._watch, Engine.noise, Engine.brownian)
 
     def wrapped(method: Callable[..., Any], what: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            with clock.timed(what):
+            with timeline.timed(what):
                 return method(*args)
 
         return call
@@ -152,21 +192,18 @@ def grid(steps: int = STEPS) -> list[float]:
     return [0.95 * (1 - i / steps) for i in range(steps + 1)]
 
 
-def measure(name: str, x: Tensor, clock: Callable[[], float]) -> Cost:
-    """Run ``name`` and time its steps."""
-    meter = Clock(clock)
-    marks: list[tuple[float, dict[str, float]]] = []
-
-    def mark(*_: Any) -> None:
-        marks.append((clock(), dict(meter.spent)))
-
-    with apart(meter):
-        gatekit.sample(Sweeping(x, meter), x, grid(), sampler=name, observers=[mark])
-    steps: list[tuple[float, float, float]] = []
-    for (began, before), (ended, after) in pairwise(marks[3:-1]):
-        gone = {k: after.get(k, 0.0) - before.get(k, 0.0) for k in ("model", "nan", "noise")}
-        steps.append((ended - began - sum(gone.values()), gone["nan"], gone["noise"]))
-    return Cost(*(min(column) for column in zip(*steps, strict=True)))
+def measure(name: str, x: Tensor, watch: Stopwatch, observed: bool = False) -> Cost:
+    """Run ``name`` some times and time its steps."""
+    observers = [lambda *_: None] if observed else []
+    nfe = gatekit.list_samplers()[name]().nfe_per_step
+    steps: list[Cost] = []
+    for run in range(RUNS):
+        timeline = Timeline(watch)
+        with apart(timeline):
+            gatekit.sample(Sweeping(x, timeline), x, grid(), sampler=name, observers=observers)
+        if run or x.device.type == "cpu":  # a GPU's kernels are loaded in the first run
+            steps += timeline.steps(nfe)[3:-1]
+    return Cost(*(watch.typical(getattr(s, of) for s in steps) for of in ("step", "nan", "noise")))
 
 
 @dataclass
@@ -214,7 +251,7 @@ class Counter(TorchDispatchMode):
 
 def count(name: str, x: Tensor) -> Traffic:
     """Count one step; the model, noise and the search for NaN apart."""
-    x = x.flatten()[:4096].reshape(1, -1)  # too small for pieces
+    x = x.flatten()[:4096].reshape(1, -1).cpu()  # too small for pieces
     counter = Counter(x.numel())
     handed: set[int] = set()
     middle = grid()[STEPS // 2]

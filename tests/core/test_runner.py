@@ -23,7 +23,7 @@ from gatekit import (
 )
 from gatekit.functional import FunctionPhase, make_stage, trace_phases
 from gatekit.runner import run_stages
-from gatekit.stage import Stage
+from gatekit.stage import Stage, extremes, is_finite
 from gatekit.testing import Constant, Mixture
 
 GRID = (1.0, 0.8, 0.5, 0.2, 0.0)
@@ -143,6 +143,16 @@ def test_numerics_are_watched(bad):
 
     with pytest.raises(NumericsError, match=r"phase low, step 2, sigma 0\.5"):
         trace(FunctionPhase(denoise, "euler", GRID, name="low"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_bad_element_is_found_and_huge_ones_are_no_alarm(bad):
+    most = torch.finfo(torch.float32).max
+    huge = torch.full((3, 1000), most)
+    huge[1] = -most
+    assert is_finite(extremes(huge)) and is_finite(extremes(huge[:0]))
+    huge[2, 777] = bad
+    assert not is_finite(extremes(huge))
 
 
 def test_a_denoiser_must_keep_the_shape():
