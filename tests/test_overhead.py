@@ -94,7 +94,7 @@ def test_events_are_compared_when_they_have_happened(monkeypatch):
     cost = overhead.measure("heun", X, StreamWatch())
     # A millisecond from mark to mark: two calls of the model and of the search take one each.
     assert cost.nan == pytest.approx(2e-3) and cost.step == pytest.approx(4e-3)
-    assert overhead.copy_bandwidth(X, StreamWatch()) == pytest.approx(2 * X.numel() * 4 / 1e-3)
+    assert overhead.Copies(X, StreamWatch()).bandwidth() == pytest.approx(2 * X.numel() * 4 / 1e-3)
 
 
 def test_the_watch_for_a_device():
