@@ -15,7 +15,9 @@ def stored_linear_class() -> type[nn.Module]:
     """The class ``StoredLinear``; made on first use because torch takes seconds to import."""
     from torch import nn
 
-    from .dequantise import dequantise
+    from .operators import operators
+
+    ops = operators()
 
     class StoredLinear(nn.Module):
         """y = x W^T + b with W in GGUF blocks or fp8; one decoded matrix lives at a time.
@@ -25,7 +27,7 @@ def stored_linear_class() -> type[nn.Module]:
             type_name: Type of them, such as ``Q2_K`` or ``F8_E4M3``.
             shape: ``(out, in)``.
             bias: ``[out]`` in the compute type, or None.
-            dtype: Compute type; decoding is in float32 whatever it is.
+            dtype: Compute type, which x has too; decoding is in float32 whatever it is.
             scale: float32 ``[1]`` or ``[out]`` that the decoded weight is multiplied by, or None.
         """
 
@@ -50,11 +52,14 @@ def stored_linear_class() -> type[nn.Module]:
 
         def decoded(self) -> Tensor:
             """W ``[out, in]`` in the compute type."""
-            weight = dequantise(self.stored, self.type_name, self.dtype, self.scale)
+            count = self.out_features * self.in_features
+            weight = ops.dequantise(self.stored, self.type_name, count, self.dtype, self.scale)
             return weight.view(self.out_features, self.in_features)
 
         def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.linear(x, self.decoded(), self.bias)
+            return ops.stored_linear(
+                x, self.stored, self.type_name, self.out_features, self.bias, self.scale
+            )
 
         def extra_repr(self) -> str:
             return f"{self.in_features} -> {self.out_features}, {self.type_name}"

@@ -265,9 +265,11 @@ class WanVariant(ModelVariant):
         if self._loaded is None:
             return
         from .memory import give_back
+        from .scratch import release
 
         device = self._loaded[0]
         self._model = self._loaded = self._attached = None
+        release()
         give_back(device)
 
     def timestep(self, sigma: float) -> float:

@@ -9,9 +9,11 @@ from gguf.quants import _type_traits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekit_wan22.dequantise import CHUNK, DECODERS, dequantise, readable_types
+from gatekit_wan22.blocks import DECODERS
+from gatekit_wan22.dequantise import CHUNK, dequantise, readable_types
 
 K_AND_LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+OWN = [*K_AND_LEGACY, "IQ4_NL", "IQ4_XS"]
 
 
 def by_gguf_py(data, kind):
@@ -33,7 +35,7 @@ def test_random_blocks(kind):
     assert_same_bits(found, by_gguf_py(data, kind))
 
 
-@given(st.sampled_from(K_AND_LEGACY), st.binary(min_size=210, max_size=210))
+@given(st.sampled_from(OWN), st.binary(min_size=210, max_size=210))
 @settings(max_examples=60, deadline=None)
 def test_any_block(name, content):
     kind = GGMLQuantizationType[name]
@@ -65,8 +67,8 @@ def test_q8_k_by_its_definition():
 
 
 def test_all_k_and_legacy_types_are_decoded_in_torch():
-    assert set(K_AND_LEGACY) <= set(DECODERS)
-    assert {"F32", "F16", "BF16", "IQ4_XS", "IQ2_S", "MXFP4"} <= readable_types()
+    assert set(OWN) <= set(DECODERS)
+    assert {"F32", "F16", "BF16", "IQ3_XXS", "IQ2_S", "MXFP4"} <= readable_types()
     assert "I32" not in readable_types()
 
 
@@ -84,3 +86,16 @@ def test_compute_type_is_rounded_from_float32():
     rounded = dequantise(torch.from_numpy(data), "Q2_K", torch.bfloat16)
     assert rounded.dtype == torch.bfloat16
     assert torch.equal(rounded, exact.bfloat16())
+
+
+@pytest.mark.parametrize("name", ["Q2_K", "Q8_0", "IQ2_S", "F8_E4M3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_into_memory_that_is_there(name, dtype, monkeypatch):
+    monkeypatch.setattr("gatekit_wan22.dequantise.CHUNK", 600)
+    size = 1 if name == "F8_E4M3" else GGML_QUANT_SIZES[GGMLQuantizationType[name]][1]
+    data = torch.randint(0, 60, (7 * size,), dtype=torch.uint8)
+    scale = torch.rand(7) if name == "F8_E4M3" else None
+    wanted = dequantise(data, name, dtype, scale)
+    out = torch.full_like(wanted, 7.0)
+    assert dequantise(data, name, dtype, scale, out=out) is out
+    assert torch.equal(out, wanted)

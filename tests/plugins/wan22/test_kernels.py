@@ -1,0 +1,196 @@
+"""The Triton kernels, run by Triton's interpreter on the CPU, against gguf-py.
+
+The interpreter is chosen when Triton is imported, so these tests run in a process of their own:
+``test_in_the_interpreter`` starts it. It rounds to bf16 wrongly and cannot multiply bf16, so bf16
+is left to ``tests/bench/gguf_kernels.py`` on a GPU; rounding is tested with fp16 here.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import warnings
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from gatekit_wan22 import kernels
+from gatekit_wan22.blocks import DECODERS
+from gatekit_wan22.dequantise import dequantise
+from gatekit_wan22.operators import linear
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")
+TYPES = sorted(set(DECODERS) - {"Q8_K"})
+HALVES = {  # where each type's float16 numbers are
+    **dict.fromkeys(TYPES, (0,)),
+    **{"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,)},
+    **dict.fromkeys(("Q4_K", "Q5_K", "Q4_1", "Q5_1"), (0, 2)),
+}
+
+
+def blocks_of(name, count, finite=False):
+    """Random bytes; ``finite`` with scales of about 0.01."""
+    rng = np.random.default_rng(count)
+    data = rng.integers(0, 256, (count, GGML_QUANT_SIZES[GGMLQuantizationType[name]][1]), np.uint8)
+    for at in HALVES[name] if finite else ():
+        scales = rng.normal(scale=0.01, size=(count, 1)).astype(np.float16)
+        data[:, at : at + 2] = scales.view(np.uint8)
+    return torch.from_numpy(data.reshape(-1))
+
+
+def by_gguf_py(data, name):
+    with np.errstate(all="ignore"):
+        found = gguf.quants.dequantize(data.numpy().copy(), GGMLQuantizationType[name])
+    return torch.from_numpy(found.reshape(-1))
+
+
+def expanded(data, name, dtype=torch.float32, units=256):
+    """By the kernel, with a guard behind the result."""
+    from gatekit_wan22.kernels.decoders import KINDS
+    from gatekit_wan22.kernels.expand import expand
+
+    kind = KINDS[name]
+    count = data.numel() // kind.size * kind.weights
+    memory = torch.full((count + 64,), 7.0, dtype=dtype)
+    with np.errstate(all="ignore"):
+        expand(data, kind, memory[:count], units=units)
+    assert (memory[count:] == 7).all()
+    return memory[:count]
+
+
+def assert_same_bits(found, wanted):
+    as_int = {torch.float32: torch.int32, torch.float16: torch.int16}[found.dtype]
+    same = found.view(as_int) == wanted.view(as_int)
+    assert (same | (found.isnan() & wanted.isnan())).all()
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="triton is not installed: the kernels are not tested (docs/performance.md)",
+)
+def test_in_the_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "passed" in done.stdout
+
+
+@interpreted
+def test_every_type_has_a_kernel_of_the_true_sizes():
+    from gatekit_wan22.kernels.decoders import KINDS
+
+    assert sorted(KINDS) == TYPES
+    sizes = {name: (kind.weights, kind.size) for name, kind in KINDS.items()}
+    assert sizes == {name: GGML_QUANT_SIZES[GGMLQuantizationType[name]] for name in TYPES}
+
+
+@interpreted
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(("count", "units"), [(1, 256), (37, 64), (130, 512)])
+def test_any_bytes(name, count, units):
+    data = blocks_of(name, count)
+    assert_same_bits(expanded(data, name, units=units), by_gguf_py(data, name))
+
+
+@interpreted
+@pytest.mark.parametrize("name", TYPES)
+def test_fp16_is_rounded_from_float32(name):
+    data = blocks_of(name, 21)
+    with np.errstate(all="ignore"):
+        assert_same_bits(expanded(data, name, torch.float16), by_gguf_py(data, name).half())
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["Q2_K", "Q3_K"])
+@pytest.mark.parametrize("offset", [1, 2, 4])
+def test_blocks_that_begin_anywhere(name, offset):
+    data = blocks_of(name, 5)
+    moved = torch.cat([torch.zeros(offset, dtype=torch.uint8), data])[offset:]
+    assert_same_bits(expanded(moved, name), by_gguf_py(data, name))
+
+
+@interpreted
+@pytest.mark.parametrize("name", TYPES)
+def test_the_fused_product(name):
+    rows, columns, tokens, biased = 40, 512, 5, name != "Q2_K"
+    data = blocks_of(name, rows * columns // GGML_QUANT_SIZES[GGMLQuantizationType[name]][0], True)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, columns, generator=generator).half()
+    bias = torch.randn(rows, generator=generator).half() if biased else None
+    w = by_gguf_py(data, name).half().double().view(rows, columns)
+    exact = x.double() @ w.t() + (0 if bias is None else bias.double())
+    found = linear(x, data, name, rows, bias)
+    assert found.dtype == torch.float16
+    assert (found - exact).norm() < 1e-3 * exact.norm()  # fp16's rounding is 2e-4
+
+
+@interpreted
+@pytest.mark.parametrize(("tokens", "parts"), [(0, 1), (1, 4), (16, 1), (33, 2)])
+def test_tiles_and_parts(parts, tokens):
+    from gatekit_wan22.kernels.decoders import KINDS
+    from gatekit_wan22.kernels.product import product
+
+    rows, columns = 33, 1024
+    data = blocks_of("Q2_K", rows * columns // 256, finite=True)
+    x = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(0)).half()
+    bias = torch.arange(rows).half()
+    tile = {"m": 16, "n": 32, "parts": parts, "warps": 4, "stages": 1}
+    found = product(x, data, KINDS["Q2_K"], rows, bias, tile)
+    exact = x.double() @ by_gguf_py(data, "Q2_K").half().double().view(rows, columns).t() + bias
+    assert found.shape == (tokens, rows)
+    assert (found - exact).norm() <= 1e-3 * exact.norm()
+
+
+@interpreted
+def test_few_and_many_tokens_agree():
+    from gatekit_wan22 import operators
+
+    data = blocks_of("Q4_K", 32 * 2, finite=True)
+    x = torch.randn(2, operators.FEW_TOKENS, 512, generator=torch.Generator().manual_seed(0)).half()
+    many = linear(x, data, "Q4_K", 32)
+    few = torch.stack([linear(part, data, "Q4_K", 32) for part in x])
+    assert many.shape == few.shape == (2, operators.FEW_TOKENS, 32)
+    assert (many - few).double().norm() < 1e-3 * few.double().norm()
+
+
+@interpreted
+def test_one_door():
+    """``dequantise`` takes the kernel, and torch's operations for the type without one."""
+    data = blocks_of("Q5_K", 3)
+    with np.errstate(all="ignore"):
+        assert_same_bits(dequantise(data, "Q5_K"), by_gguf_py(data, "Q5_K"))
+    assert kernels.kernel_kind("Q5_K", data.device) is not None
+    assert kernels.kernel_kind("IQ2_S", data.device) is None
+
+
+def test_without_triton_torch_decodes_and_says_so_once(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for module in [m for m in sys.modules if m.startswith("gatekit_wan22.kernels.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    kernels._kinds.cache_clear()
+    data = torch.randint(0, 60, (3 * 84,), dtype=torch.uint8)
+    try:
+        with pytest.warns(RuntimeWarning, match="'triton' is not installed") as told:
+            first = dequantise(data, "Q2_K")
+            assert torch.equal(dequantise(data, "Q2_K"), first)
+        assert len(told) == 1
+    finally:
+        kernels._kinds.cache_clear()
+    assert_same_bits(first, by_gguf_py(data, "Q2_K"))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the choice on a plain CPU")
+def test_a_cpu_has_no_kernels():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels.kernel_kind("Q2_K", torch.device("cpu")) is None
