@@ -129,19 +129,32 @@ class Auto(HistoryPolicy):
         if len(state.past) < 2:
             return replace(state.forget(), note="auto: reset, short history")
         denoised = denoise(state.x, state.sigma)
-        newest, older = state.past[:2]
-        ratio = (state.sigma - newest.sigma) / (newest.sigma - older.sigma)
-        predicted = newest.denoised + ratio * (newest.denoised - older.denoised)
-        moved, jump = _norms(predicted - newest.denoised, denoised - predicted)
+        moved, jump = (v.sum() for v in self.squares(state, denoised))
+        moved, jump = _on_cpu(moved.sqrt(), jump.sqrt())
         rho = jump / moved if moved > 0.0 else (0.0 if jump == 0.0 else float("inf"))
         if rho <= self.params.threshold:
             return replace(state, ahead=denoised, note=f"auto: carry, rho {rho:.3g}")
         return replace(state.forget(), ahead=denoised, note=f"auto: reset, rho {rho:.3g}")
 
+    @staticmethod
+    def squares(state: State, denoised: Tensor) -> tuple[Tensor, Tensor]:
+        """|D_pred - D_prev|^2 and |D_new - D_pred|^2 of each sample ``[B]``: rho^2 is their ratio.
 
-def _norms(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Euclidean norms over the whole batch, with one wait for the device."""
+        Args:
+            state: At the boundary, with two past evaluations or more.
+            denoised: D_new, the new model's prediction there.
+        """
+        newest, older = state.past[:2]
+        ratio = (state.sigma - newest.sigma) / (newest.sigma - older.sigma)
+        predicted = newest.denoised + ratio * (newest.denoised - older.denoised)
+        differences = (predicted - newest.denoised, denoised - predicted)
+        moved, jump = (d.reshape(len(d), -1).square().sum(1) for d in differences)
+        return moved, jump
+
+
+def _on_cpu(*values: Tensor) -> list[float]:
+    """Scalars of one device as numbers, with one wait for it."""
     import torch
 
-    squares = torch.stack([first.square().sum(), second.square().sum()]).sqrt().cpu()
-    return float(squares[0]), float(squares[1])
+    host = torch.stack(values).cpu()
+    return [float(value) for value in host]

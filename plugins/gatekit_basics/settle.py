@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from gatekit import Phase, PhaseParams, State, Step
+from gatekit import Evaluation, Phase, PhaseParams, State, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SettleParams(PhaseParams):
@@ -19,6 +24,17 @@ class SettleParams(PhaseParams):
     threshold: float = Field(0.05, gt=0)
     min_steps: int = Field(2, ge=2, le=10_000)
     below: float | None = Field(None, gt=0)
+
+
+def remaining(newest: Evaluation, older: Evaluation, end: float) -> Tensor:
+    """The change of D still to come down to ``end``, relative to D, per sample: float ``[B]``.
+
+    |D_n - D_{n-1}| / |D_n| * (s_n - s_end) / (s_{n-1} - s_n), as root mean squares.
+    """
+    change = (newest.denoised - older.denoised).flatten(1).square().mean(1)
+    size = newest.denoised.flatten(1).square().mean(1)
+    part = (newest.sigma - end) / (older.sigma - newest.sigma)
+    return abs(part) * (change / size.clamp(min=1e-30)).sqrt()
 
 
 class Settle(Phase):
@@ -70,8 +86,5 @@ class Settle(Phase):
         p, taken = self.params, len(state.visited) - 1
         if taken < p.min_steps or state.sigma > (p.below or state.sigma) or len(state.past) < 2:
             return False
-        newest, older = state.past[:2]
-        change = (newest.denoised - older.denoised).flatten(1).square().mean(1)
-        size = newest.denoised.flatten(1).square().mean(1)
-        part = (newest.sigma - self.sigmas[-1]) / (older.sigma - newest.sigma)
-        return bool((part**2 * change <= p.threshold**2 * size).all())
+        left = remaining(state.past[0], state.past[1], self.sigmas[-1])
+        return bool((left <= p.threshold).all())

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatekit
+from gatekit_tinywan.batch import Batch, embed, family_of
 from gatekit_tinywan.world import HELD_OUT_SEED, Verdict, judge, sample_scenes
-from gatekit_wan22 import WanConditioning, WanFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,65 +34,7 @@ def generate(
         seeds: One seed a caption: video i is the same in a batch as alone.
         device: Where to compute.
     """
-    family = _family(plan)
-    encoder = family.open_text_encoder(device)
-    text = encoder.embed(list(captions)).to(device)
-    negative = encoder.embed([family.negative_prompt]).to(device)
-    zeros = family.encode_image(None, plan.video, device)
-    conditionings = {
-        "positive": WanConditioning(text=text, image=zeros),
-        "negative": WanConditioning(text=negative.expand(len(captions), -1, -1), image=zeros),
-    }
-    shape = (len(captions), *family.latent_shape(plan.video))
-    noise = gatekit.NoiseSource(list(seeds))
-    x = noise.normal(shape, step=0, purpose="start").to(device)
-    memory: dict[str, Any] = {}  # of the guidance, by the field that made it: the last one alone
-
-    def denoiser(phase: gatekit.PlannedPhase) -> Callable[[Tensor, float], Tensor]:
-        variant = plan.variants[phase.variant]
-
-        def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
-            return [variant.velocity(x, sigma, conditionings[name]) for name in names]
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            variant.adjust(phase.params)
-            variant.load(device, phase.compute)
-            earlier = memory.pop(phase.field, {})
-            memory.clear()
-            velocity, memory[phase.field] = phase.guidance.velocity(predict, x, sigma, earlier)
-            return x - sigma * velocity
-
-        return denoise
-
-    return gatekit.sample_phases(
-        [
-            gatekit.FunctionPhase(
-                denoiser(phase),
-                sampler=phase.sampler,
-                sigmas=phase.sigmas,
-                field=phase.field,
-                history=phase.history,
-                strategy=type(phase.strategy),
-                strategy_params=phase.strategy.params.model_dump(),
-                name=phase.name,
-            )
-            for phase in plan.phases
-        ],
-        x,
-        seed=list(seeds),
-        path="flow",
-    )
-
-
-def _family(plan: gatekit.Plan) -> WanFamily:
-    if not isinstance(plan.family, WanFamily):
-        raise gatekit.InputError(
-            "only schedules of the family tinywan can be judged",
-            where=plan.schedule.name,
-            value=plan.family.name,
-            remedy="write 'family: {use: tinywan}'",
-        )
-    return plan.family
+    return Batch(plan, embed(plan, captions, seeds, device), device).sample()
 
 
 def evaluate(
@@ -103,7 +45,7 @@ def evaluate(
 
     scenes = sample_scenes(HELD_OUT_SEED, range(clips), split="held_out")
     captions = scenes.captions()
-    vae = _family(plan).open_vae(device)
+    vae = family_of(plan).open_vae(device)
     verdicts: list[Verdict] = []
     videos: list[Tensor] = []
     began = time.monotonic()

@@ -28,22 +28,6 @@ phases:
 """
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Files of both experts, the VAE and the text encoder, from a seed."""
-    from gatekit_tinywan.train import export
-    from gatekit_tinywan.train.models import TextConditioned, build_vae
-
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    model = TextConditioned()
-    export.export_text_encoder(folder, model.text)
-    export.export_vae(folder, build_vae(), torch.zeros(16), torch.ones(16))
-    for expert in ("high", "low"):
-        export.export_expert(folder, expert, model.transformer)
-    return folder, model
-
-
 @pytest.fixture
 def planned(weights, tmp_path):
     folder, _ = weights

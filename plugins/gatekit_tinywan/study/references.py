@@ -1,0 +1,118 @@
+"""Ends of the converged flows and measured profiles, made where they lack and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatekit_basics.curvature import log_profile
+from gatekit_basics.curvature_command import Bends, thinned
+from gatekit_tinywan.study import flow
+from gatekit_tinywan.study.bench import Bench
+from gatekit_tinywan.study.prompts import Split
+from gatekit_tinywan.study.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROFILE_ROWS, PROFILE_STEPS = range(8), 100
+
+
+def relative(x: Tensor, reference: Tensor) -> list[float]:
+    """Relative root mean square error of each sample: |x - r| / |r|."""
+    difference, size = ((v.float().flatten(1).norm(dim=1)) for v in (x - reference, reference))
+    return (difference / size).tolist()
+
+
+class References:
+    """Of one run; a sample's end is a file of its own, so that more prompts add to what is there.
+
+    Args:
+        bench: Where they are made.
+        store: The run: its folder is of one set of weights, prompts, device and arithmetic.
+        split: Which prompts.
+        steps: Of the fine run; its error is what half of them change.
+    """
+
+    def __init__(self, bench: Bench, store: Store, split: Split, steps: int = flow.FINE) -> None:
+        self.bench, self.steps = bench, steps
+        self.split: Split = split
+        self.folder = store.folder / "references"
+        self._profiles: dict[str, list[list[float]]] = {}
+
+    def make(self, name: str, rows: Sequence[int], judge: bool) -> None:
+        """Have the ends of these rows on disk, with their own error; and the verdicts."""
+        lacking = [row for row in rows if not self._file(name, row).exists()]
+        if lacking:
+            fine, half = (self._run(name, lacking, n) for n in (self.steps, self.steps // 2))
+            for row, x, error in zip(lacking, fine, relative(half, fine), strict=True):
+                self._save(name, row, x, error, "")
+        unjudged = [row for row in rows if judge and not self._load(name, row)[2]]
+        if unjudged:
+            found = [self._load(name, row) for row in unjudged]
+            import torch
+
+            ends = torch.stack([x for x, _, _ in found])
+            verdicts = self.bench.judged(ends, self.split, unjudged)
+            for row, (x, error, _), verdict in zip(unjudged, found, verdicts, strict=True):
+                self._save(name, row, x, error, verdict)
+
+    def ends(self, name: str, rows: Sequence[int]) -> Tensor:
+        """Final latents ``[n, C, T, H, W]``, float32 on the CPU."""
+        import torch
+
+        return torch.stack([self._load(name, row)[0] for row in rows])
+
+    def errors(self, name: str) -> dict[int, tuple[float, str]]:
+        """Row -> the reference's own error, and its verdict (empty if not judged)."""
+        files = sorted(self.folder.glob(f"{name}-{self.steps}-*.safetensors"))
+        rows = [int(f.stem.rsplit("-", 1)[1]) for f in files]
+        return {row: self._load(name, row)[1:] for row in rows}
+
+    def profile(self, name: str) -> list[list[float]]:
+        """Pairs (sigma, density) of a flow's curvature, over prompts of ``tune``."""
+        if name not in self._profiles:
+            file = self.folder / f"profile-{name}.json"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(self._measured(name)))
+            self._profiles[name] = json.loads(file.read_text())
+        return self._profiles[name]
+
+    def _measured(self, name: str) -> list[list[float]]:
+        import torch
+
+        plan = self.bench.plan(name, {"sigmas.steps": PROFILE_STEPS})
+        bends = Bends()
+        with torch.no_grad():
+            self.bench.batch(plan, "tune", PROFILE_ROWS).sample(observers=[bends])
+        return thinned(bends.sigmas, log_profile(bends.sigmas, bends.values))
+
+    def _run(self, name: str, rows: Sequence[int], steps: int) -> Tensor:
+        import torch
+
+        plan = self.bench.plan(name, flow.changes(name, steps))
+        with torch.no_grad():
+            return self.bench.batch(plan, self.split, rows).sample().cpu()
+
+    def _file(self, name: str, row: int) -> Path:
+        return self.folder / f"{name}-{self.steps}-{row}.safetensors"
+
+    def _save(self, name: str, row: int, x: Tensor, error: float, verdict: str) -> None:
+        from safetensors.torch import save_file
+
+        file = self._file(name, row)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".part")
+        about = {"error": repr(error), "verdict": verdict}
+        save_file({"x": x.contiguous()}, partial, metadata=about)
+        partial.replace(file)
+
+    def _load(self, name: str, row: int) -> tuple[Tensor, float, str]:
+        from safetensors import safe_open
+
+        with safe_open(self._file(name, row), framework="pt") as file:
+            about = file.metadata()
+            return file.get_tensor("x"), float(about["error"]), about["verdict"]

@@ -1,0 +1,160 @@
+"""The study on untrained weights at a small size: values, resuming, failures, tables."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gatekit_tinywan.study import __main__ as command
+from gatekit_tinywan.study import derived
+from gatekit_tinywan.study import references as references_module
+from gatekit_tinywan.study.bench import Bench
+from gatekit_tinywan.study.cell import Cell, histories, samplers
+from gatekit_tinywan.study.references import References
+from gatekit_tinywan.study.run import Study
+from gatekit_tinywan.study.sets import SETS
+from gatekit_tinywan.study.store import Store, find
+
+SMALL = "video={width: 16, height: 16, frames: 9, fps: 16}"
+
+
+@pytest.fixture(scope="module")
+def bench(weights):
+    return Bench("cpu", models_dir=weights[0], overrides=[SMALL])
+
+
+@pytest.fixture(scope="module")
+def references(bench, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("references"), bench.about("report"))
+    return References(bench, store, "report", 40)
+
+
+@pytest.fixture
+def study(bench, references, tmp_path):
+    store = Store(tmp_path / "run", bench.about("report"))
+    return Study(bench, store, references, "report", 3, 2, judge=False, say=lambda _: None)
+
+
+def call(weights, out, *arguments):
+    fixed = ["--models-dir", str(weights[0]), "--set", SMALL, "--out", str(out), "--device", "cpu"]
+    return command.main([*fixed, "--reference-steps", "40", "--batch", "2", *arguments])
+
+
+def test_one_command_runs_goes_on_and_prints(weights, tmp_path, capsys):
+    some = ["table", "--only", "^(euler|unipc)$", "--evaluations", "8,20"]
+    assert call(weights, tmp_path, *some, "--prompts", "2", "--seconds", "-1") == 1
+    assert "4 cells are left" in capsys.readouterr().err
+    assert call(weights, tmp_path, *some, "--prompts", "2") == 0
+    (folder,) = tmp_path.iterdir()
+    files = sorted((folder / "cells").iterdir())
+    before = [f.read_text() for f in files]
+    assert len(files) == 4 and all(text.count("\n") == 3 for text in before)
+    row = json.loads(before[0].splitlines()[1])
+    assert set(row) == {"i", "fp16", "right", "nfe", "passes", "seconds"}
+    assert row["passes"] == 2 * row["nfe"] and set(row["right"]) <= {"0", "1"}
+
+    assert call(weights, tmp_path, *some, "--prompts", "2") == 0  # nothing to do
+    assert [f.read_text() for f in files] == before
+    assert call(weights, tmp_path, *some, "--prompts", "3", "--no-judge") == 0
+    assert all(f.read_text().startswith(b) for f, b in zip(files, before, strict=True))
+
+    capsys.readouterr()
+    assert call(weights, tmp_path, "table", "--markdown") == 0
+    shown = capsys.readouterr().out
+    assert "| euler | 0." in shown and "3 prompts" in shown and "halving its steps" in shown
+
+
+def test_a_sample_does_not_depend_on_its_batch(study):
+    cell = Cell("unipc", 8, changes=samplers("fp16", "unipc"), watch=("rho",))
+    study.run([cell])
+    together = study.store.read(cell)
+    study.store.file(cell).unlink()
+    replace(study, batch=1).run([cell])
+    alone = study.store.read(cell)
+    assert not study.failed
+    for i in range(3):
+        assert alone[i]["fp16"] == pytest.approx(together[i]["fp16"], rel=1e-2)
+        assert alone[i]["rho"] == pytest.approx(together[i]["rho"], rel=1e-2)
+
+
+def test_errors_fall_with_evaluations(study):
+    cells = [Cell("", n, changes=samplers("fp16", "euler")) for n in (8, 40)]
+    study.run(cells)
+    coarse, fine = (study.store.read(c)[0]["fp16"] for c in cells)
+    assert not study.failed and 0 < fine < coarse
+    assert 0 < study.references.errors("fp16")[0][0] < coarse
+
+
+def test_a_cell_that_fails_is_named_and_the_rest_go_on(study):
+    bad = Cell("bad", 8, changes={"phases.low.sampler": "no_such"})
+    good = Cell("good", 8)
+    study.run([bad, good])
+    assert list(study.failed) == ["bad @ 8"] and "no_such" in study.failed["bad @ 8"]
+    assert len(study.store.read(good)) == 3
+
+
+def test_auto_of_one_sample_is_the_run_that_was_derived(study):
+    study = replace(study, batch=1)
+    wan = samplers("fp16", "unipc")
+    runs = [
+        Cell(p, 12, changes={**wan, **histories("fp16", p)}, watch=("rho",))
+        for p in ("carry", "reset")
+    ]
+    study.run(runs)
+    carried, reset = (study.store.read(c) for c in runs)
+    rhos = sorted(carried[i]["rho"][0] for i in range(3))
+    assert rhos[0] < rhos[2] and carried[0]["fp16"] != reset[0]["fp16"]
+    threshold = (rhos[0] + rhos[1]) / 2  # one sample carries, two reset
+    policy = {"use": "auto", "threshold": threshold}
+    auto = Cell("auto", 12, changes={**wan, **histories("fp16", policy)})
+    study.run([auto])
+    chosen = derived.auto(threshold, carried, reset)
+    assert chosen.mean == pytest.approx(1 / 3) and not study.failed
+    for i, row in study.store.read(auto).items():
+        assert row["fp16"] == chosen.rows[i]["fp16"]
+
+
+def test_settle_of_one_sample_is_the_run_that_was_derived(study):
+    study = replace(study, batch=1, prompts=2)
+    cells = {c.row: c for c in SETS["strategies"]() if c.evaluations == 12 and c.base == "gate"}
+    study.run(list(cells.values()))
+    runs = {int(r.rsplit(" ", 1)[1]): study.store.read(c) for r, c in cells.items()}
+    found = [v for row in runs[5].values() for k, v in row["settle"] if 2 <= k < 5]
+    threshold = sorted(found)[len(found) // 2]
+    strategy = {"use": "settle", "threshold": threshold, "min_steps": 2}
+    last = cells["hand over after 5"]
+    settle = replace(last, changes={**last.changes, "phases.commit.strategy": strategy}, watch=())
+    study.run([settle])
+    chosen = derived.settle(threshold, runs)
+    assert not study.failed and 2 <= chosen.mean < 5
+    for i, row in study.store.read(settle).items():
+        assert row["fp16"] == pytest.approx(chosen.rows[i]["fp16"], rel=1e-4)
+
+
+def test_a_profile_is_measured_on_prompts_of_tune_and_kept(study, monkeypatch):
+    monkeypatch.setattr(references_module, "PROFILE_STEPS", 24)
+    monkeypatch.setattr(references_module, "PROFILE_ROWS", range(2))
+    cell = next(c for c in SETS["grids"]() if c.row == "polish, curvature 0.05")
+    study.run([cell])
+    (file,) = study.references.folder.glob("profile-*.json")
+    profile = json.loads(file.read_text())
+    assert profile[0][0] > profile[-1][0] and 0.5 < max(d for _, d in profile) <= 1.0
+    assert not study.failed and len(study.store.read(cell)) == 3
+
+
+def test_a_line_that_was_cut_off_is_run_again(study):
+    cell = Cell("", 8)
+    study.run([cell])
+    file = study.store.file(cell)
+    file.write_text(file.read_text()[:-20])
+    assert study.lacking(cell) == [2]
+    study.run([cell])
+    assert study.lacking(cell) == []
+    assert find(study.store.folder.parent, "report").folder == study.store.folder
+
+
+def test_a_set_that_is_none_and_a_run_that_is_none(weights, tmp_path, capsys):
+    assert command.main(["tabel"]) == 2
+    assert "table" in capsys.readouterr().err
+    assert call(weights, tmp_path, "--markdown") == 2
+    assert "run the study first" in capsys.readouterr().err
