@@ -59,7 +59,10 @@ class Bench:
             if plan.nfe <= cell.evaluations:
                 return plan
         raise gatekit.InputError(
-            "not one step is within the evaluations", where=cell.name, value=cell.evaluations
+            "not one step is within the evaluations",
+            where=cell.name,
+            value=cell.evaluations,
+            remedy="give more evaluations",
         )
 
     def prompts(self, split: Split, rows: Sequence[int]) -> Prompts:

@@ -141,7 +141,11 @@ class Study:
             columns = zip(*(v for _, v in observer.values), strict=True)
             watched["settle"] = [list(zip(steps, c, strict=True)) for c in columns]
         if not bool(x.isfinite().all()):
-            raise gatekit.NumericsError("the samples ended at NaN or infinity", where=cell.name)
+            raise gatekit.NumericsError(
+                "the samples ended at NaN or infinity",
+                where=cell.name,
+                remedy="give more evaluations, or leave the cell out with --only",
+            )
         return _Made(x.cpu(), batch.nfe, batch.passes, seconds, watched)
 
 
