@@ -23,7 +23,7 @@ PLAIN = {
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
 }  # fmt: skip
 CHUNK = 1 << 23  # weights decoded at a time; bounds the intermediates to about 100 MB
-CPU_CHUNK = 1 << 19  # there the intermediates are to stay in the cache
+CPU_CHUNK = 1 << 20  # there the intermediates are to stay in the cache
 
 
 def readable(type_name: str) -> bool:

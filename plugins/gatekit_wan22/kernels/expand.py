@@ -3,7 +3,7 @@
 What it must cost, for the 400 matrices of one A14B expert (14.05e9 weights) at the 2.97 TB/s that
 a copy reaches on an H100: Q2_K (v in Q3_K) reads 4.7 GB, Q5_K 9.7 GB, both write 28.1 GB of bf16:
 11.0 and 12.7 ms. In 11 ms 132 SMs x 4 schedulers issue 9.9e9 instructions of 32 lanes, 22 a
-weight. ``tests/bench/gguf_kernels.py --compile`` counts what the compiled kernels have.
+weight. ``tests/bench/gguf_compiled.py`` counts what the compiled kernels have.
 """
 
 # Triton has no build for some systems, and types its kernels as plain functions.
