@@ -1,20 +1,18 @@
-"""The family ``wan22``: prompts and images to conditionings, latents to video."""
+"""The family ``wan22``: its tasks, and what can be checked before anything is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from gatekit import (
     Components,
-    ComponentSpec,
     FamilyParams,
     InputError,
     Inputs,
-    ModelFamily,
     ModelVariant,
     ScheduleError,
     VariantFacts,
@@ -22,20 +20,7 @@ from gatekit import (
     VideoSpec,
 )
 
-from .conditioning import WanConditioning, image_condition
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .text_encoder import WanTextEncoder
-    from .vae import WanVAE
-
-# Wan's own default, part of its published configuration.
-NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，"
-    "低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，"
-    "毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
-)
+from .coding import WanCoding
 
 
 class WanFamilyParams(FamilyParams):
@@ -47,31 +32,20 @@ class WanFamilyParams(FamilyParams):
     )
 
 
-class WanFamily(ModelFamily):
+class WanFamily(WanCoding):
     """Wan 2.2; a family of the same architecture subclasses it.
 
     Attributes, of the class but where the task ``ti2v-5b`` sets its own:
-        z_dim: Latent channels.
-        spatial_stride: Pixels a latent pixel, each way.
-        temporal_stride: Frames a latent frame, after the first.
         size_multiple: What width and height must be multiples of.
-        negative_prompt: Where none is given.
         video: Values for keys of ``video`` left out.
-        image_as: Whether a first frame goes in as mask and condition (``channels``), or as
-            latent frame 0 itself (``frame``: the 5B model).
     """
 
     name: ClassVar[str] = "wan22"
     Params: ClassVar[type[FamilyParams]] = WanFamilyParams
     path: ClassVar[str] = "flow"
     takes_video: ClassVar[bool] = True
-    z_dim: int = 16
-    spatial_stride: int = 8
-    temporal_stride: int = 4
     size_multiple: int = 16
-    negative_prompt: str = NEGATIVE_PROMPT
     video: Mapping[str, float] = {"width": 832, "height": 480, "frames": 81, "fps": 16}
-    image_as: Literal["channels", "frame"] = "channels"
 
     def __init__(self, params: FamilyParams, components: Components) -> None:
         super().__init__(params, components)
@@ -233,152 +207,3 @@ class WanFamily(ModelFamily):
 
         named = super().component_files()
         return {role: weight_files(file, role) for role, (file,) in named.items()}
-
-    def latent_shape(self, video: VideoSpec) -> tuple[int, int, int, int]:
-        """``(C, T, H, W)`` of the latent."""
-        return (
-            self.z_dim,
-            (video.frames - 1) // self.temporal_stride + 1,
-            video.height // self.spatial_stride,
-            video.width // self.spatial_stride,
-        )
-
-    def encode(
-        self, inputs: Inputs, video: VideoSpec, device: str
-    ) -> Mapping[str, WanConditioning]:
-        """``positive`` and ``negative``, on ``device``; the encoders are freed again."""
-        from .prompts import embed_prompts
-
-        self.check_inputs(inputs)
-        if video.frames == 1 and inputs.image is not None and inputs.last_image is not None:
-            raise InputError(
-                "a video of one frame has no last frame besides the first",
-                remedy="give one image, or more frames",
-            )
-        negative = inputs.negative_prompt
-        prompts = (inputs.prompt, self.negative_prompt if negative is None else negative)
-        spec = self._section("text_encoder")
-        text = embed_prompts(
-            prompts,
-            file=self._file("text_encoder"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tokenizer=spec.tokenizer,
-        ).to(device)
-        image = self.encode_image(inputs.image, video, device, inputs.last_image)
-        given = {"first_frame" if self.image_as == "frame" else "image": image}
-        return {
-            name: WanConditioning(text=text[i : i + 1], **given)
-            for i, name in enumerate(("positive", "negative"))
-        }
-
-    def encode_image(
-        self, image: Any, video: VideoSpec, device: str, last_image: Any = None
-    ) -> Tensor | None:
-        """Mask and condition ``[1, 4 + z, T, h, w]`` of first and last frame; None without any.
-
-        Where the model takes a first frame as latent frame 0 (``image_as``): ``[1, z, 1, h, w]``.
-        """
-        import torch
-
-        from .image import fit, to_tensor
-
-        known = {n: i for n, i in ((0, image), (-1, last_image)) if i is not None}
-        if not known:
-            if self.image_use != "optional" or self.image_as == "frame":
-                return None
-            z, *rest = self.latent_shape(video)
-            return torch.zeros(1, 4 + z, *rest, device=device)
-        frames = 1 if self.image_as == "frame" else video.frames
-        clip = torch.zeros(1, 3, frames, video.height, video.width)
-        for number, given in known.items():
-            clip[0, :, number] = fit(to_tensor(given), video.width, video.height) * 2.0 - 1.0
-        encoded = self._by_vae(device, lambda vae: vae.encode(clip).to(device))
-        if self.image_as == "frame":
-            return encoded
-        return image_condition(encoded, video.frames, tuple(known))
-
-    def encode_video(self, frames: Iterable[Tensor], video: VideoSpec, device: str) -> Tensor:
-        """Normalised latent ``[1, z, T, h, w]`` of a video, each frame fitted as images are."""
-        import torch
-
-        from .image import fit
-
-        clip = torch.empty(1, 3, video.frames, video.height, video.width)
-        for i, frame in enumerate(frames):
-            clip[0, :, i] = fit(frame.permute(2, 0, 1), video.width, video.height) * 2.0 - 1.0
-        return self._by_vae(device, lambda vae: vae.encode(clip).to(device))
-
-    def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:
-        """Latent ``[C, T, H, W]`` -> video ``[frames, H, W, 3]`` in [0, 1], on the CPU."""
-        frames = self._by_vae(device, lambda vae: vae.decode(latent[None])[0].cpu())
-        return frames.add_(1.0).div_(2.0).permute(1, 2, 3, 0).contiguous()
-
-    def video_of(self, shape: tuple[int, ...], fps: float) -> VideoSpec:
-        """Size of the video of a latent ``(C, T, H, W)``, by the strides of the VAE's file."""
-        from .header import read_header
-        from .sizes_parts import read_vae_sizes
-
-        sizes = read_vae_sizes(read_header(self._file("vae"), role="vae"))
-        channels, frames, height, width = shape
-        if channels != sizes.z_dim:
-            raise InputError(
-                f"this VAE's latents have {sizes.z_dim} channels",
-                where=str(self._file("vae")),
-                value=list(shape),
-                remedy="give the VAE that belongs to the latent",
-            )
-        stride = sizes.spatial_stride
-        frames = (frames - 1) * sizes.temporal_stride + 1
-        return VideoSpec(width * stride, height * stride, frames, fps)
-
-    def open_text_encoder(self, device: str) -> WanTextEncoder:
-        """The text encoder, loaded where its section says."""
-        from .text_encoder import load_text_encoder
-
-        spec = self._section("text_encoder")
-        return load_text_encoder(
-            self._file("text_encoder"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tokenizer=spec.tokenizer,
-        )
-
-    def open_vae(self, device: str) -> WanVAE:
-        """The VAE, loaded where its section says."""
-        from .vae import load_vae
-
-        spec = self._section("vae")
-        return load_vae(
-            self._file("vae"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tile=spec.tile,
-        )
-
-    def _by_vae(self, device: str, use: Callable[[WanVAE], Tensor]) -> Tensor:
-        """What ``use`` makes of the VAE, which is freed again."""
-        from .memory import give_back
-
-        vae = self.open_vae(device)
-        result = use(vae)
-        del vae
-        give_back(device)
-        return result
-
-    def _section(self, key: str) -> ComponentSpec:
-        components: Components = self.components
-        spec: ComponentSpec | None = getattr(components, key)
-        if spec is None:
-            raise ScheduleError(
-                f"the schedule has no '{key}'", remedy=f"add '{key}: {{file: ...}}'"
-            )
-        return spec
-
-    def _file(self, key: str) -> Path:
-        spec = self._section(key)
-        if spec.file is None:
-            raise ScheduleError(
-                f"the file of '{key}' was not found", remedy="see where 'gatekit plan' looks for it"
-            )
-        return spec.file
