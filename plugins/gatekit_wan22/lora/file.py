@@ -12,6 +12,11 @@ from ..header import Header, TensorInfo, read_header
 from ..sizes import check_types, few
 from .names import FIRST, SECOND, kind_of, official_module, split
 
+# Of a float whose bits of these are all 1, the value is NaN or infinity.
+_EXPONENT = {
+    "F64": 0x7FF << 52, "F32": 0xFF << 23, "F16": 0x1F << 10, "BF16": 0xFF << 7,
+    "F8_E5M2": 0x1F << 2, "F8_E4M3": 0x7F,
+}  # fmt: skip
 MERGE_IT = "merge it into the model with the tool that made it, or give a plain LoRA"
 
 
@@ -120,7 +125,25 @@ def read_lora(path: str | Path, expert: str | None = None) -> LoraFile:
         raise _no_lora(header)
     _check_pairs(header, found)
     check_types(header, {k: header.tensors[k] for k in keys if not k.endswith(".alpha")})
+    _check_alphas(header, found)
     return LoraFile(header, found, tuple(unmatched))
+
+
+def _check_alphas(header: Header, changes: dict[str, Change]) -> None:
+    """Raise WeightsError for an alpha of NaN or infinity; torch is not needed to tell."""
+    with header.path.open("rb") as stream:
+        for change in changes.values():
+            exponent = _EXPONENT.get(change.alpha.type) if change.alpha is not None else None
+            if change.alpha is None or exponent is None:
+                continue
+            stream.seek(change.alpha.offset)
+            bits = int.from_bytes(stream.read(change.alpha.nbytes), "little")
+            if bits & exponent == exponent:
+                raise WeightsError(
+                    f"'{change.alpha.name}' is NaN or infinite",
+                    where=str(header.path),
+                    remedy="the file is damaged; get it from its author again",
+                )
 
 
 def _part(header: Header, expert: str | None) -> list[str]:

@@ -101,6 +101,10 @@ WRONG = {
     "long alpha": (
         lambda t: t.update({f"{STEM}.alpha": torch.zeros(3)}), r"alpha .* is \[3\], not one number",
     ),
+    "no number": (
+        lambda t: t.update({f"{STEM}.alpha": torch.tensor(torch.nan)}),
+        rf"'{STEM}.alpha' is NaN or infinite",
+    ),
     "narrow": (
         lambda t: t.update({f"{STEM}.lora_down.weight": torch.zeros(4, 255)}),
         r"changes \[256, 255\] weights, but 'blocks.0.self_attn.q.weight' is \[256, 256\]",
@@ -147,6 +151,28 @@ def test_wrong_in_one_way(what, wan, kit, tmp_path):
     with pytest.raises(WeightsError, match=says) as caught:
         kit.open(wan.path, loras=[{"file": tmp_path / "l.safetensors"}]).facts()
     assert "l.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+FLOATS = [
+    getattr(torch, name)
+    for name in ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_an_alpha_that_is_no_number_is_told_by_the_header(dtype, wan, kit, tmp_path):
+    def named(value):
+        alpha = torch.tensor(value).to(dtype)
+        tensors = broken(wan, kit, lambda t: t.update({f"{STEM}.alpha": alpha}))
+        save_file(tensors, tmp_path / "l.safetensors")
+        return tmp_path / "l.safetensors"
+
+    bad = [torch.nan] if dtype == torch.float8_e4m3fn else [torch.nan, torch.inf, -torch.inf]
+    for value in bad:  # float8_e4m3fn has no infinity
+        with pytest.raises(WeightsError, match=r"self_attn\.q\.alpha' is NaN or infinite"):
+            read_lora(named(value))
+    for value in (448.0, -448.0, 0.0, 0.001):
+        read_lora(named(value))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"lora_alpha": NaN}', "[1]"])
