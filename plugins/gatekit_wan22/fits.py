@@ -12,16 +12,19 @@ from .latent_statistics import statistics
 from .sizes import TransformerSizes
 from .sizes_parts import read_vae_sizes
 from .sizes_umt5 import read_umt5_sizes
-from .tokenizer import find_tokenizer, no_tokenizer
+from .tokenizer import check_tokenizer, find_tokenizer, no_tokenizer
 from .vae_tiles import Tile, least_tile
 
 
 def check_text_encoder(file: Path, tokenizer: Path | None) -> None:
-    """Raise WeightsError for what is no UMT5 encoder, or has no tokenizer."""
+    """Raise WeightsError for what is no UMT5 encoder, or has no tokenizer or plainly a bad one."""
     header = read_header(file, role="text_encoder")
     read_umt5_sizes(header)
-    if find_tokenizer(header, tokenizer) is None:
+    place = find_tokenizer(header, tokenizer)
+    if place is None:
         raise no_tokenizer(str(header.path))
+    if place != header.path:
+        check_tokenizer(place)
 
 
 def check_vae(file: Path, tile: Tile, family: str, wanted: tuple[int, int, int]) -> None:

@@ -13,6 +13,7 @@ from gatekit import WeightsError
 from .header import Header
 from .unigram import END, Unigram, build_tokenizer
 
+_LARGEST = 128 << 20  # bytes of a tokenizer's file; UMT5's tokenizer.json has 17 MB
 Tokenize = Callable[[str], list[int]]
 NAMES = ("tokenizer.json", "spiece.model")
 # Beside the encoder's file: diffusers' folders, and Wan's own download.
@@ -81,6 +82,29 @@ def carries_tokenizer(header: Header) -> bool:
     )
 
 
+def check_tokenizer(place: Path) -> None:
+    """What size, first and last bytes of a tokenizer's file tell, without reading it.
+
+    Raises:
+        WeightsError: It is too large, cut short, or another kind of file.
+    """
+    where = str(place)
+    try:
+        size = place.stat().st_size
+        if size > _LARGEST:
+            raise _bad(where, f"{size:,} bytes; at most {_LARGEST:,} are read")
+        with place.open("rb") as stream:
+            first = stream.read(1)
+            stream.seek(max(0, size - 64))
+            last = stream.read(64).rstrip()[-1:]
+    except OSError as error:
+        raise _bad(where, error.strerror or error) from error
+    if first == b"{" and last != b"}":
+        raise _bad(where, "its JSON is cut short")
+    if first not in (b"{", b"\n"):  # with 10, its first field, a SentencePiece model begins
+        raise _bad(where, "neither JSON nor a SentencePiece model")
+
+
 def open_tokenizer(header: Header, place: Path) -> Tokenize:
     """A function text -> ids, ended, from what ``find_tokenizer`` found.
 
@@ -90,6 +114,7 @@ def open_tokenizer(header: Header, place: Path) -> Tokenize:
     where = str(place)
     try:
         if place != header.path:
+            check_tokenizer(place)
             content = place.read_bytes()
             if content[:1] == b"{":
                 return _from_json(content.decode("utf-8", "replace"))

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from gatekit import InputError, WeightsError
 from gatekit_wan22 import layout_umt5, load_text_encoder
+from gatekit_wan22.fits import check_text_encoder
 from gatekit_wan22.tokenizer import clean
 
 WORDS = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁red", "▁cat", "s", "▁run"]
@@ -126,6 +127,38 @@ def test_broken_tokenizers(content, umt5, tmp_path):
         load_text_encoder(umt5.folder / "official.safetensors", tokenizer=path)
     with pytest.raises(WeightsError, match="tokenizer cannot be read"):
         load_text_encoder(umt5.folder / "official.safetensors", tokenizer=tmp_path / "none")
+
+
+BAD = {
+    b"": "neither JSON nor",
+    b"<!DOCTYPE html>": "neither JSON nor a SentencePiece model",
+    b"version https://git-lfs": "neither JSON nor",
+    tokenizer_json().encode()[:100]: "its JSON is cut short",
+}
+
+
+@pytest.mark.parametrize(("content", "told"), BAD.items(), ids=range(len(BAD)))
+def test_a_plainly_bad_tokenizer_is_told_before_anything_is_loaded(content, told, umt5, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=told):
+        check_text_encoder(umt5.folder / "official.safetensors", path)
+    for good in (tokenizer_json().encode() + b"\n", sentencepiece_model()):
+        path.write_bytes(good)
+        check_text_encoder(umt5.folder / "official.safetensors", path)
+
+
+def test_an_endless_tokenizer_is_not_read(umt5, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with path.open("wb") as stream:
+        stream.write(b"{")
+        stream.truncate(200 << 20)  # sparse
+    for use in (
+        lambda: check_text_encoder(umt5.folder / "official.safetensors", path),
+        lambda: load_text_encoder(umt5.folder / "official.safetensors", tokenizer=path),
+    ):
+        with pytest.raises(WeightsError, match=r"209,715,200 bytes; at most 134,217,728"):
+            use()
 
 
 def test_tokenizer_that_ends_no_text(umt5, tmp_path):
