@@ -16,12 +16,31 @@ if TYPE_CHECKING:
 
     from .decoders import Kind
 
+CAPABILITY = (8, 0)  # what has bf16
+
 
 def kernel_kind(type_name: str, device: torch.device) -> Kind | None:
     """The kernels' description of a type; None where torch's own operations decode it."""
-    if device.type != "cuda" and not (device.type == "cpu" and _interpreted()):
-        return None
-    return _kinds().get(type_name)
+    if device.type == "cuda":
+        return _kinds().get(type_name) if _new_enough(device) else None
+    return _kinds().get(type_name) if device.type == "cpu" and _interpreted() else None
+
+
+@cache
+def _new_enough(device: torch.device) -> bool:
+    """Whether a GPU is of the kind that the kernels are compiled for. Warns, once, if not."""
+    import torch
+
+    found = torch.cuda.get_device_capability(device)
+    if found < CAPABILITY:
+        warnings.warn(
+            f"GGUF blocks are decoded by torch operations, many times slower than by the kernels: "
+            f"these need a GPU of compute capability {CAPABILITY[0]}.{CAPABILITY[1]} (bf16), "
+            f"and {device} has {found[0]}.{found[1]}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return found >= CAPABILITY
 
 
 def _interpreted() -> bool:

@@ -84,9 +84,12 @@ def expand(
     blocks: Tensor, kind: Kind, out: Tensor, units: int = UNITS, warps: int = WARPS
 ) -> Tensor:
     """Decode all of ``blocks`` into ``out``, one-dimensional, on the current stream."""
+    import torch
+
     total = blocks.numel() // kind.size * kind.lanes
     if total:
         grid = (triton.cdiv(total, units),)
         words = as_words(blocks, kind)
-        expand_kernel[grid](words, out, total, **kind.constants, UNITS=units, num_warps=warps)
+        with torch.cuda.device_of(blocks):  # Triton launches on the current one
+            expand_kernel[grid](words, out, total, **kind.constants, UNITS=units, num_warps=warps)
     return out

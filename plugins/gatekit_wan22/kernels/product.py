@@ -137,12 +137,13 @@ def product(
         raise ValueError(f"{in_row // step} steps do not divide into {parts} parts")
     sums = out if parts == 1 else torch.empty(parts, tokens, rows, device=x.device)
     grid = (triton.cdiv(tokens, tile["m"]), triton.cdiv(rows, tile["n"]), parts)
-    product_kernel[grid](
-        x, as_words(blocks, kind), x if bias is None else bias, sums, tokens, rows, in_row,
-        x.stride(0), **kind.constants, BIAS=bias is not None, M=tile["m"], N=tile["n"],
-        STEP=step, STEPS=in_row // step // parts, PARTS=parts,
-        num_warps=tile["warps"], num_stages=tile["stages"],
-    )  # fmt: skip
+    with torch.cuda.device_of(blocks):  # Triton launches on the current one
+        product_kernel[grid](
+            x, as_words(blocks, kind), x if bias is None else bias, sums, tokens, rows, in_row,
+            x.stride(0), **kind.constants, BIAS=bias is not None, M=tile["m"], N=tile["n"],
+            STEP=step, STEPS=in_row // step // parts, PARTS=parts,
+            num_warps=tile["warps"], num_stages=tile["stages"],
+        )  # fmt: skip
     if parts > 1:
         total = sums.sum(0) if bias is None else sums.sum(0).add_(bias)
         out.copy_(total)

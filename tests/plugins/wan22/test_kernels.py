@@ -194,3 +194,16 @@ def test_a_cpu_has_no_kernels():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels.kernel_kind("Q2_K", torch.device("cpu")) is None
+
+
+def test_an_old_gpu_decodes_by_torch_and_is_told_once(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    device = torch.device("cuda", 3)
+    kernels._new_enough.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"capability 8\.0 .* cuda:3 has 7\.5") as told:
+            assert kernels.kernel_kind("Q2_K", device) is None
+            assert kernels.kernel_kind("Q5_K", device) is None
+        assert len(told) == 1
+    finally:
+        kernels._new_enough.cache_clear()
