@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,8 +86,17 @@ def compare(verdict: Verdict, videos: Tensor, first: Verdict, reference: Tensor)
     }
 
 
-def main() -> None:
-    """Parse the command line, evaluate, print a line of JSON a schedule."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, evaluate, print a line of JSON a schedule. Returns the exit code."""
+    try:
+        _evaluate(arguments)
+    except gatekit.UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _evaluate(arguments: Sequence[str] | None) -> None:
     import torch
 
     parser = argparse.ArgumentParser(
@@ -100,7 +110,7 @@ def main() -> None:
     parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, default=None, help="also write the lines here")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch = args.batch or (128 if device == "cuda" else 8)
     first: tuple[Verdict, Tensor] | None = None
@@ -108,6 +118,13 @@ def main() -> None:
     for path in args.schedules:
         schedule = gatekit.load_schedule(path, overrides=args.set)
         plan = gatekit.resolve(schedule, device=device)
+        if plan.family.name != "tinywan":
+            raise gatekit.InputError(
+                "only schedules of the small model can be judged",
+                where=str(path),
+                value=plan.family.name,
+                remedy="write 'family: {use: tinywan}'",
+            )
         began = time.monotonic()
         verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)
         first = first or (verdict, videos)
@@ -120,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", type=int, default=64, metavar="N", help="prompts (64)")
     add("--split", choices=("tune", "report"), default="report", help="which prompts (report)")
     add("--evaluations", type=_numbers, default=BUDGETS, metavar="N,N", help="budgets: 8,12,20,40")
-    add("--only", type=re.compile, metavar="REGEX", help="rows whose names match")
+    add("--only", type=_pattern, metavar="REGEX", help="rows whose names match")
     add("--out", type=Path, default=Path("study"), metavar="DIR", help="values (study)")
     add("--batch", type=int, help="videos at a time (128 on a GPU, else 4)")
     add("--device", help="cpu or cuda; default: what is there")
@@ -66,7 +66,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    numbers = tuple(int(part) for part in text.split(","))
+    if not set(numbers) <= set(BUDGETS):
+        raise argparse.ArgumentTypeError(f"{text}: of {', '.join(map(str, BUDGETS))}")
+    return numbers
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def _cells(args: argparse.Namespace, names: Sequence[str]) -> list[Cell]:
@@ -94,7 +104,7 @@ def _run(args: argparse.Namespace, cells: Sequence[Cell]) -> int:
 
     began = time.monotonic()
     bench = _bench(args)
-    what = bench.about(args.split)
+    what = {**bench.about(args.split), "reference steps": args.reference_steps}
     store = Store(args.out / f"{what['weights']}-{args.split}-{digest(what)[:6]}", what)
     study = Study(
         bench,
@@ -136,7 +146,7 @@ def _print(args: argparse.Namespace, names: Sequence[str]) -> int:
     from gatekit_tinywan.study.tables import Report
 
     store = find(args.out, args.split, args.run)
-    references = References(Bench("cpu"), store, args.split, args.reference_steps)
+    references = References(Bench("cpu"), store, args.split, store.about["reference steps"])
     own = {flow: references.errors(flow) for flow in ("fp16", "gate")}
     for line in Report(store, own, args.evaluations).lines(names):
         print(line)

@@ -30,7 +30,8 @@ def missing() -> str | None:
     try:
         importlib.import_module("skrample")
     except ImportError as error:
-        return f"skrample's rows are left out: {error}; Python 3.12: pip install skrample==0.7"
+        remedy = "on Python 3.12 and newer: pip install skrample==0.7.0"
+        return f"skrample's rows are left out: {error}; {remedy}"
     return None
 
 
