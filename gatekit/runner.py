@@ -197,7 +197,11 @@ class _Run:
         return after
 
     def _rise(self, stage: Stage, state: State, to: float) -> State:
-        """Go up with fresh noise; evaluations from below ``to`` tell nothing any more."""
+        """Go up with fresh noise, without history: past predictions were of another noise.
+
+        Beside a new one their difference does not shrink with the distance in sigma, and a
+        multistep sampler divides it by that distance, which may be a rounding error.
+        """
         if not state.sigma < to <= self.path.sigma_max:
             raise PluginError(
                 f"strategy {stage.strategy.name!r} must renoise to above the state's sigma",
@@ -213,7 +217,7 @@ class _Run:
             sigma=to,
             step=state.step + 1,
             visit=state.visit + 1,
-            past=tuple(p for p in raised.past if p.sigma > to),
+            past=(),
             memory={},
             visited=(*state.visited, to),
             note="",

@@ -226,7 +226,7 @@ class Restart(Phase):
     def next(self, state: State):
         ups = sum(b > a for a, b in pairwise(state.visited))
         below = [s for s in self.sigmas if s < state.sigma]
-        if not below and ups == 0:
+        if below in ([], [0.0]) and ups == 0:
             return Renoise(self.to)
         return Step(below[0]) if below else None
 
@@ -250,10 +250,18 @@ def test_going_up_drops_what_is_void():
     assert result.sigmas == (1.0, 0.8, 0.5, 0.2, 0.6, 0.5, 0.2)
     up = result[3]
     assert (up.sampler, up.nfe, result.state.visit, result.state.step) == ("renoise", 0, 1, 6)
-    sigma, past, memory, newest = nosy.log[3]
-    assert (sigma, past, memory) == (0.6, [0.8, 1.0], {})
-    assert newest[0].start is None
-    assert [entry[1] for entry in nosy.log[4:]] == [[0.6, 0.8, 1.0]]
+    sigma, past, memory, _ = nosy.log[3]
+    assert (sigma, past, memory) == (0.6, [], {})
+    assert [entry[1] for entry in nosy.log[4:]] == [[0.6]]
+
+
+@pytest.mark.parametrize("name", ["unipc", "dpmpp_2m", "ab2"])
+def test_going_up_to_just_below_a_sigma_stood_at_divides_by_no_rounding_error(name):
+    ends = [
+        trace(FunctionPhase(Mixture(), name, (1.0, 0.8, near, 0.2, 0.0), strategy=Restart)).x
+        for near in (0.6 + 1e-12, 0.6 + 1e-3)
+    ]
+    assert (ends[0] - ends[1]).abs().max() < 0.05
 
 
 def test_going_up_adds_the_noise_of_its_step():
