@@ -1,7 +1,7 @@
 """Triton kernels of ``fused``: normalise, SiLU and pad in one pass, and its gradient."""
 
 # Triton has no build for some systems, and types its kernels as plain functions.
-# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false
 from __future__ import annotations
 
 from typing import Any
