@@ -35,19 +35,18 @@ def test_logs_say_what_made_them(log):
     assert all(a["t"] <= b["t"] for a, b in pairwise(lines))
 
 
-@pytest.mark.parametrize("expert", ["high", "low"])
-@pytest.mark.parametrize(("mix", "most"), [("Q2_K", 0.32), ("Q5_K_S", 0.045)])
+@pytest.mark.parametrize(
+    ("expert", "mix", "most"),
+    [("high", "Q2_K", 0.32), ("low", "Q2_K", 0.32), ("high", "Q5_K_S", 0.045)],
+)
 def test_the_gguf_files_hold_the_weights_of_the_fp16_files(expert, mix, most):
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize
     from safetensors.numpy import load_file
 
-    path = WEIGHTS / f"tinywan_{expert}_{mix}.gguf"
-    if not path.exists():
-        pytest.skip("not shipped: no schedule needs it")
     exact = load_file(WEIGHTS / f"tinywan_{expert}_fp16.safetensors")
-    held = {t.name: t for t in GGUFReader(path).tensors}
+    held = {t.name: t for t in GGUFReader(WEIGHTS / f"tinywan_{expert}_{mix}.gguf").tensors}
     assert set(held) == set(exact)
     for name in ("blocks.0.self_attn.q.weight", "blocks.4.ffn.2.weight"):
         wanted = exact[name].astype(np.float32)
