@@ -1,0 +1,26 @@
+"""Measure strategies before they are believed: profiles of precision, plans from them, studies.
+
+Each command is one module, named in ``COMMANDS`` and imported when a command line asks for a
+plugin's command. None of these modules imports torch before its command runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gatekit import hookimpl
+
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS: dict[str, str] = {}  # name -> "module:function" of a typer command
+
+
+@hookimpl
+def gatekit_register_commands(app: typer.Typer) -> None:
+    """Every command of ``COMMANDS``."""
+    from importlib import import_module
+
+    for name, place in COMMANDS.items():
+        module, function = place.split(":")
+        app.command(name)(getattr(import_module(module), function))
