@@ -21,6 +21,8 @@ from .hooks import hookimpl
 from .identity import file_identity
 from .linear import Linear, evaluate, lazy
 from .load import load_schedule
+from .measures import find_metric, list_metrics
+from .metric import Metric, Sample
 from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
@@ -70,6 +72,7 @@ __all__ = [
     "InputError",
     "Inputs",
     "Linear",
+    "Metric",
     "ModelFamily",
     "ModelVariant",
     "NoiseSource",
@@ -89,6 +92,7 @@ __all__ = [
     "Renoise",
     "Reset",
     "Result",
+    "Sample",
     "Sampler",
     "SamplerParams",
     "Schedule",
@@ -110,8 +114,10 @@ __all__ = [
     "decode",
     "evaluate",
     "file_identity",
+    "find_metric",
     "hookimpl",
     "lazy",
+    "list_metrics",
     "list_samplers",
     "load_schedule",
     "multistep_weights",

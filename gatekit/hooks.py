@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gatekit.family import ModelFamily
     from gatekit.guidance import Guidance
     from gatekit.history import HistoryPolicy
+    from gatekit.metric import Metric
     from gatekit.phase import Phase
     from gatekit.sampler import Sampler
     from gatekit.sigmas import SigmaGrid
@@ -72,8 +73,8 @@ def gatekit_register_history() -> Sequence[type[HistoryPolicy]]:
 
 
 @hookspec
-def gatekit_register_metrics() -> Sequence[type[Any]]:
-    """Return metric classes, found by ``name``."""
+def gatekit_register_metrics() -> Sequence[type[Metric]]:
+    """Return Metric classes, found by ``name``: ``metrics`` of a sweep."""
     ...
 
 

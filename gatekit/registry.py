@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gatekit.family import ModelFamily
     from gatekit.guidance import Guidance
     from gatekit.history import HistoryPolicy
+    from gatekit.metric import Metric
     from gatekit.phase import Phase
     from gatekit.sampler import Sampler
     from gatekit.sigmas import SigmaGrid
@@ -64,7 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "strategy": Kind("strategy", "phases", "gatekit.phase", "Phase"),
     "guidance": Kind("guidance", "guidance", "gatekit.guidance", "Guidance"),
     "family": Kind("model family", "families", "gatekit.family", "ModelFamily"),
-    "metric": Kind("metric", "metrics", "builtins", "object"),
+    "metric": Kind("metric", "metrics", "gatekit.metric", "Metric"),
     "variant": Kind("variant", "variants", "gatekit.variant", "ModelVariant"),
 }
 
@@ -98,7 +99,7 @@ class Registry:
     phases: dict[str, type[Phase]] = field(default_factory=dict[str, Any])
     guidance: dict[str, type[Guidance]] = field(default_factory=dict[str, Any])
     families: dict[str, type[ModelFamily]] = field(default_factory=dict[str, Any])
-    metrics: dict[str, type[Any]] = field(default_factory=dict[str, Any])
+    metrics: dict[str, type[Metric]] = field(default_factory=dict[str, Any])
     variants: dict[tuple[str, str], type[ModelVariant]] = field(
         default_factory=dict[tuple[str, str], Any]
     )

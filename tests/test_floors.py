@@ -17,11 +17,11 @@ ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: ("errors", "params", "suggest", "cache"),
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
-    2: ("state", "variant", "family", "guidance", "sampler", "phase", "history"),
+    2: ("state", "variant", "family", "guidance", "sampler", "phase", "history", "metric"),
     3: ("schedule", "consistency", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
-        *("explain", "identity"),
+        *("explain", "identity", "measures"),
         *("device", "schema", "filefields"),
     ),
     5: (

@@ -170,11 +170,20 @@ def test_register_variants(project, fake, plugin):
 
 
 def test_register_metrics():
-    Brightness = type("Brightness", (), {"name": "brightness"})  # noqa: N806
+    class Brightness(gatekit.Metric):
+        """Mean of all pixels."""
+
+        name, higher_is_better, perfect, needs = "brightness", True, 1.0, frozenset({"video"})
+
+        def measure(self, sample):
+            return float(sample.video.mean())
 
     known = Registry()
     known.register(offering("gatekit_register_metrics", Brightness), "measures")
     assert known.get("metric", "brightness") is Brightness
+    assert Brightness().measure(gatekit.Sample(video=torch.full((1, 2, 2, 3), 0.5))) == 0.5
+    with pytest.raises(PluginError, match="derived from Metric"):
+        known.register(offering("gatekit_register_metrics", object), "no-metric")
 
 
 def test_every_kind_of_class_is_asked_for():

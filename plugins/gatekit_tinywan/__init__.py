@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from gatekit import hookimpl
 
 if TYPE_CHECKING:
-    from gatekit import ModelFamily
+    from gatekit import Metric, ModelFamily
 
-__all__ = ["gatekit_register_families"]
+__all__ = ["gatekit_register_families", "gatekit_register_metrics"]
 
 
 @hookimpl
@@ -18,3 +18,11 @@ def gatekit_register_families() -> list[type[ModelFamily]]:
     from .family import TinyWanFamily
 
     return [TinyWanFamily]
+
+
+@hookimpl
+def gatekit_register_metrics() -> list[type[Metric]]:
+    """``caption``."""
+    from .caption_metric import CaptionMatch
+
+    return [CaptionMatch]
