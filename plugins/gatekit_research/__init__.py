@@ -13,6 +13,8 @@ from gatekit import hookimpl
 if TYPE_CHECKING:
     import typer
 
+    from gatekit import Metric
+
 COMMANDS: dict[str, str] = {}  # name -> "module:function" of a typer command
 
 
@@ -24,3 +26,11 @@ def gatekit_register_commands(app: typer.Typer) -> None:
     for name, place in COMMANDS.items():
         module, function = place.split(":")
         app.command(name)(getattr(import_module(module), function))
+
+
+@hookimpl
+def gatekit_register_metrics() -> list[type[Metric]]:
+    """Likeness to a reference, spectra, flicker."""
+    from gatekit_research.metrics import METRICS
+
+    return list(METRICS)

@@ -66,7 +66,9 @@ def still(video: Tensor, strength: float) -> Tensor:
 def _chosen(frames: int, strength: float, seed: int) -> list[int]:
     import torch
 
-    order: list[int] = torch.randperm(frames, generator=torch.Generator().manual_seed(seed)).tolist()
+    order: list[int] = torch.randperm(
+        frames, generator=torch.Generator().manual_seed(seed)
+    ).tolist()
     return order[: round(strength * frames)]
 
 

@@ -26,7 +26,7 @@ def window(sigma: float, radius: int) -> Tensor:
 
 
 def separable(planes: Tensor, weights: Tensor, pad: int = 0) -> Tensor:
-    """Planes ``[n, H, W]`` convolved with ``weights`` along both axes; edges repeated by ``pad``."""
+    """Planes ``[n, H, W]`` convolved along both axes; edges repeated by ``pad``."""
     import torch.nn.functional as functional
 
     x = planes[:, None]

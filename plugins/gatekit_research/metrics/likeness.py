@@ -55,7 +55,7 @@ class PSNR(Metric):
 
 
 class SSIM(Metric):
-    """Structural similarity of the frames' luminance (Wang et al. 2004): Gaussian window 11, 1.5."""
+    """Structural similarity of luminance (Wang et al. 2004): Gaussian window of 11, sigma 1.5."""
 
     name: ClassVar[str] = "ssim"
     higher_is_better = True
