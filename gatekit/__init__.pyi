@@ -1,6 +1,7 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
 from .decoding import decode
+from .device import check_device
 from .errors import (
     Cancelled,
     GatekitError,
@@ -111,6 +112,7 @@ __all__ = [
     "VideoSpec",
     "WeightsError",
     "cache_folder",
+    "check_device",
     "decode",
     "evaluate",
     "file_identity",

@@ -44,6 +44,7 @@ def check_name(device: str, where: str | None) -> None:
     if kind in KINDS and (number.isdigit() or device == kind):
         return
     close = did_you_mean("cuda" if kind in ("gpu", "nvidia") else kind, KINDS)
+    close += "" if close.endswith("?") else ";"
     raise InputError(
         "no such device", where=where, value=device, remedy=f"{close} 'cuda:1' is the second GPU"
     )

@@ -21,8 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from gatekit_wan22.kernels.decoders import KINDS, Kind
 from gatekit_wan22.kernels.expand import UNITS, WARPS, expand_kernel
+from gatekit_wan22.kernels.kinds import KINDS, Kind
 from gatekit_wan22.kernels.product import product_kernel, step_of, tile_of
 
 COLUMNS = 5120

@@ -34,8 +34,8 @@ from gpu_clock import copy_rate, median, seconds
 
 from gatekit_wan22.blocks import DECODERS
 from gatekit_wan22.dequantise import _decode
-from gatekit_wan22.kernels.decoders import KINDS
 from gatekit_wan22.kernels.expand import expand
+from gatekit_wan22.kernels.kinds import KINDS
 from gatekit_wan22.kernels.product import product, step_of
 
 DIM, FFN, LAYERS = 5120, 13824, 40

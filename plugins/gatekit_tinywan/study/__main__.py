@@ -13,15 +13,15 @@ import gatekit
 from gatekit_tinywan.study import __doc__ as about
 from gatekit_tinywan.study import peer
 from gatekit_tinywan.study.bench import Bench
-from gatekit_tinywan.study.cell import BUDGETS, Cell
-from gatekit_tinywan.study.flow import FINE
+from gatekit_tinywan.study.cell import BUDGETS, Cell, digest
+from gatekit_tinywan.study.flow import FINE, LEAST_STEPS
 from gatekit_tinywan.study.sets import SETS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line; run, count or print. Returns the exit code."""
     args = _parser().parse_args(arguments)
-    names = list(SETS) if args.sets in ([], ["all"]) else args.sets
+    names = list(SETS) if not args.sets or "all" in args.sets else args.sets
     try:
         for name in names:
             if name not in SETS:
@@ -45,18 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; default: all")
-    add("--prompts", type=int, default=64, metavar="N", help="prompts (64)")
+    add("--prompts", type=_positive, default=64, metavar="N", help="prompts (64)")
     add("--split", choices=("tune", "report"), default="report", help="which prompts (report)")
     add("--evaluations", type=_numbers, default=BUDGETS, metavar="N,N", help="budgets: 8,12,20,40")
     add("--only", type=_pattern, metavar="REGEX", help="rows whose names match")
     add("--out", type=Path, default=Path("study"), metavar="DIR", help="values (study)")
-    add("--batch", type=int, help="videos at a time (128 on a GPU, else 4)")
+    add("--batch", type=_positive, help="videos at a time (128 on a GPU, else 4)")
     add("--device", help="cpu or cuda; default: what is there")
     add("--compute", default="fp32", help="arithmetic of the experts (fp32)")
     add("--tf32", action="store_true", help="TF32 products on a GPU: faster, rounded to 10 bits")
     add("--no-judge", action="store_true", help="decode no videos")
     add("--seconds", type=float, help="begin no batch after so long; run again to go on")
-    add("--reference-steps", type=int, default=FINE, metavar="N", help=f"of the flow ({FINE})")
+    add("--reference-steps", type=_fine, default=FINE, metavar="N", help=f"of the flow ({FINE})")
     add("--models-dir", type=Path, help="folder of weights")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of all schedules")
     add("--dry-run", action="store_true", help="print cells and evaluations, run nothing")
@@ -65,11 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from {least} on")
+    return int(text)
+
+
+def _fine(text: str) -> int:
+    return _positive(text, LEAST_STEPS)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(part) for part in text.split(","))
-    if not set(numbers) <= set(BUDGETS):
-        raise argparse.ArgumentTypeError(f"{text}: of {', '.join(map(str, BUDGETS))}")
-    return numbers
+    known = {str(number): number for number in BUDGETS}
+    parts = [part.strip() for part in text.split(",")]
+    if not set(parts) <= set(known):
+        raise argparse.ArgumentTypeError(f"{text}: of {', '.join(known)}")
+    return tuple(known[part] for part in parts)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -94,16 +105,19 @@ def _bench(args: argparse.Namespace) -> Bench:
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
-    return Bench(device, args.compute, args.models_dir, args.set)
+    bench = Bench(device, args.compute, args.models_dir, args.set)
+    bench.plan("fp16", {}, files=False)  # what is wrong for all cells is said once, before any
+    return bench
 
 
 def _run(args: argparse.Namespace, cells: Sequence[Cell]) -> int:
     from gatekit_tinywan.study.references import References
     from gatekit_tinywan.study.run import OutOfTime, Study
-    from gatekit_tinywan.study.store import Store, digest
+    from gatekit_tinywan.study.store import Store
 
     began = time.monotonic()
     bench = _bench(args)
+    gatekit.check_device(bench.device, "--device", "choose another one: --device cpu")
     what = {**bench.about(args.split), "reference steps": args.reference_steps}
     store = Store(args.out / f"{what['weights']}-{args.split}-{digest(what)[:6]}", what)
     study = Study(
@@ -114,14 +128,14 @@ def _run(args: argparse.Namespace, cells: Sequence[Cell]) -> int:
         args.prompts,
         args.batch or (128 if bench.device.startswith("cuda") else 4),
         judge=not args.no_judge,
-        until=began + args.seconds if args.seconds else float("inf"),
+        until=float("inf") if args.seconds is None else began + args.seconds,
         say=lambda text: print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True),
     )
     try:
         study.run(cells)
     except OutOfTime:
-        left = sum(bool(study.lacking(c)) for c in cells)
-        print(f"{left} cells are left: run this again to go on", file=sys.stderr)
+        left = len({c.identity for c in cells if study.lacking(c)})
+        print(f"cells left: {left}; run this again to go on", file=sys.stderr)
         return 1
     if study.failed:
         print(f"{len(study.failed)} of {len(cells)} cells failed:", file=sys.stderr)
@@ -135,7 +149,8 @@ def _count(args: argparse.Namespace, cells: Sequence[Cell]) -> int:
     """A line a cell, and the sum."""
     from gatekit_tinywan.study.dry import count
 
-    for line in count(_bench(args), cells, args.prompts, args.reference_steps):
+    judge = not args.no_judge
+    for line in count(_bench(args), cells, args.prompts, args.reference_steps, judge):
         print(line)
     return 0
 

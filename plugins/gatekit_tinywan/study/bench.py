@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import gatekit
 from gatekit_tinywan.batch import Batch, Pool, Prompts, embed, family_of
-from gatekit_tinywan.study.cell import BASES, PHASES, Cell
+from gatekit_tinywan.study.cell import BASES, PHASES, Cell, digest
 from gatekit_tinywan.study.prompts import Split, scenes_of, seeds_of
-from gatekit_tinywan.study.store import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,7 +112,7 @@ class Bench:
         plans = [self.plan(base, {}) for base in ("fp16", "gate")]
         found = sorted({f for plan in plans for f in plan.files()})
         weights = {f.name: gatekit.file_identity(f)[2] for f in found}
-        name = torch.cuda.get_device_name() if self.device.startswith("cuda") else "CPU"
+        name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "CPU"
         tf32 = name != "CPU" and torch.backends.cuda.matmul.allow_tf32
         return {
             "weights": digest(weights),

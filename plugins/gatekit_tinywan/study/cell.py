@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ PHASES: Mapping[str, tuple[str, ...]] = {
 FLOWS: Mapping[str, str] = {"fp16": "fp16", "three": "fp16", "gate": "gate"}
 BUDGETS: tuple[int, ...] = (8, 12, 20, 40)
 MEASURED = "measured"  # stands for the profile of the base's own model
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class Cell:
     def name(self) -> str:
         """Row and evaluations, for people."""
         return f"{self.row} @ {self.evaluations}"
+
+    @property
+    def identity(self) -> str:
+        """What it does, whatever its row is called: cells of two sets may be one."""
+        return digest({key: value for key, value in asdict(self).items() if key != "row"})
 
     @property
     def profiled(self) -> bool:

@@ -84,5 +84,7 @@ def settle(threshold: float, runs: Mapping[int, Mapping[int, Row]]) -> Chosen:
 
 
 def _rho(row: Row, switch: int) -> float:
+    """Rho at a switch; infinite where the history was too short for one."""
     found = row.get("rho", [])
-    return found[switch] if switch < len(found) else math.inf
+    rho = found[switch] if switch < len(found) else None
+    return math.inf if rho is None else rho

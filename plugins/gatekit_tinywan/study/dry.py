@@ -8,33 +8,49 @@ import gatekit
 from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import FLOWS, Cell
 from gatekit_tinywan.study.references import PROFILE_ROWS, PROFILE_STEPS
-from gatekit_tinywan.study.store import digest
 
 STAND_IN = [[1.0, 1.0], [0.01, 1.0]]  # a profile like any other, to count steps with
 
 
-def count(bench: Bench, cells: Sequence[Cell], prompts: int, steps: int) -> Iterator[str]:
-    """A line a cell, and the sums: evaluations of the guided denoiser a prompt, and passes."""
+def count(
+    bench: Bench, cells: Sequence[Cell], prompts: int, steps: int, judge: bool = True
+) -> Iterator[str]:
+    """A line a cell, and the sums: evaluations of the guided denoiser a prompt, and passes.
+
+    Cells that are in several sets count once, and those that cannot be planned not at all.
+    """
     nfe = passes = 0
-    seen: set[str] = set()
+    planned: dict[str, Cell] = {}
+    failed: set[str] = set()
     for cell in cells:
-        what = digest([cell.evaluations, cell.base, dict(cell.changes), cell.peer, cell.watch])
-        if what in seen:
+        if cell.identity in planned or cell.identity in failed:
             continue
-        seen.add(what)
         try:
             plan = bench.fitted(cell.with_profile(STAND_IN) if cell.profiled else cell, files=False)
         except gatekit.GatekitError as error:
+            failed.add(cell.identity)
             yield f"{cell.base:5}  {cell.name}: cannot be planned: {error}"
             continue
+        planned[cell.identity] = cell
         yield f"{cell.base:5}  {cell.name}: {plan.nfe} evaluations, {plan.passes} passes"
         nfe, passes = nfe + plan.nfe, passes + plan.passes
-    flows = {flow for cell in cells for flow in cell.flows}
-    profiles = {FLOWS[cell.base] for cell in cells if cell.profiled}
+    yield f"{_of(len(planned), 'cell')}: {nfe} evaluations a prompt, {passes} passes of a model"
+    if failed:
+        yield f"{_of(len(failed), 'cell')} cannot be planned, and would fail"
+    flows = sorted({flow for cell in planned.values() for flow in cell.flows})
     own = len(flows) * (steps + steps // 2)
-    yield (
-        f"{len(seen)} cells: {nfe} evaluations a prompt, {passes} passes of a model; "
-        f"{own} evaluations a prompt for the references {', '.join(sorted(flows))}"
-    )
-    total = prompts * (nfe + own) + len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS)
-    yield f"{prompts} prompts: {total} evaluations, {len(seen) * prompts} videos to judge"
+    if flows:
+        yield f"references {', '.join(flows)}: {own} evaluations a prompt"
+    profiles = sorted({FLOWS[cell.base] for cell in planned.values() if cell.profiled})
+    measured = len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS)
+    if profiles:
+        yield f"profiles of {', '.join(profiles)}: {measured} evaluations, once"
+    total = prompts * (nfe + own) + measured
+    videos = (len(planned) + len(flows)) * prompts
+    judged = f", {_of(videos, 'video')} to judge" if judge else ""
+    yield f"{_of(prompts, 'prompt')}: {total} evaluations{judged}"
+
+
+def _of(number: int, what: str) -> str:
+    """A number of things: ``1 prompt``, ``2 prompts``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -20,6 +20,7 @@ from gatekit_tinywan.study.cell import PHASES
 
 BOUNDARIES = {"fp16": (0.875,), "gate": (0.96, 0.875)}
 FINE = 400  # steps
+LEAST_STEPS = 14  # half of them still give every stretch a step
 HIGH, TAIL = 0.2, 0.1  # shares of the steps above the last boundary, and below TAIL_FROM
 TAIL_FROM, LEAST = 0.02, 5e-4
 SAMPLER = {"use": "dpmpp_3m", "coordinate": "theta"}

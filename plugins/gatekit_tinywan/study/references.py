@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import gatekit
 from gatekit_basics.curvature import log_profile
 from gatekit_basics.curvature_command import Bends, thinned
 from gatekit_tinywan.study import flow
@@ -43,7 +44,13 @@ class References:
         self._profiles: dict[str, list[list[float]]] = {}
 
     def make(self, name: str, rows: Sequence[int], judge: bool) -> None:
-        """Have the ends of these rows on disk, with their own error; and the verdicts."""
+        """Have the ends of these rows on disk, with their own error; and the verdicts.
+
+        Raises:
+            NumericsError: A flow ended at NaN or infinity: nothing could be compared with it.
+        """
+        import torch
+
         lacking = [row for row in rows if not self._file(name, row).exists()]
         if lacking:
             fine, half = (self._run(name, lacking, n) for n in (self.steps, self.steps // 2))
@@ -52,8 +59,6 @@ class References:
         unjudged = [row for row in rows if judge and not self._load(name, row)[2]]
         if unjudged:
             found = [self._load(name, row) for row in unjudged]
-            import torch
-
             ends = torch.stack([x for x, _, _ in found])
             verdicts = self.bench.judged(ends, self.split, unjudged)
             for row, (x, error, _), verdict in zip(unjudged, found, verdicts, strict=True):
@@ -77,7 +82,9 @@ class References:
             file = self.folder / f"profile-{name}.json"
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(self._measured(name)))
+                partial = file.with_suffix(".part")
+                partial.write_text(json.dumps(self._measured(name)))
+                partial.replace(file)
             self._profiles[name] = json.loads(file.read_text())
         return self._profiles[name]
 
@@ -95,7 +102,15 @@ class References:
 
         plan = self.bench.plan(name, flow.changes(name, steps))
         with torch.no_grad():
-            return self.bench.batch(plan, self.split, rows).sample().cpu()
+            ends = self.bench.batch(plan, self.split, rows).sample().cpu()
+        if not bool(ends.isfinite().all()):
+            raise gatekit.NumericsError(
+                "the converged flow ended at NaN or infinity",
+                where=name,
+                value=steps,
+                remedy="give more --reference-steps, or check the weights",
+            )
+        return ends
 
     def _file(self, name: str, row: int) -> Path:
         return self.folder / f"{name}-{self.steps}-{row}.safetensors"

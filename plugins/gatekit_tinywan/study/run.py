@@ -37,6 +37,7 @@ class Study:
         batch: Videos at a time.
         judge: Whether videos are decoded and judged.
         until: ``time.monotonic()`` at which no further batch is begun.
+        say: Takes a line a finished cell.
         failed: Cell's name -> what went wrong.
     """
 
@@ -79,11 +80,10 @@ class Study:
         ]
 
     def _run(self, cell: Cell, rows: Sequence[int]) -> None:
+        known = cell
         if cell.profiled:
-            cell_made = cell.with_profile(self.references.profile(FLOWS[cell.base]))
-        else:
-            cell_made = cell
-        plan = self.bench.fitted(cell_made)
+            known = cell.with_profile(self.references.profile(FLOWS[cell.base]))
+        plan = self.bench.fitted(known)
         for start in range(0, len(rows), self.batch):
             if time.monotonic() > self.until:
                 raise OutOfTime
@@ -114,10 +114,11 @@ class Study:
     def _sampled(self, cell: Cell, plan: gatekit.Plan, rows: Sequence[int]) -> _Made:
         import torch
 
-        policies = [Watched(phase.history) for phase in plan.phases]
+        policies = [Watched(phase.history) for phase in plan.phases[1:]]  # one a switch
         if "rho" in cell.watch:
-            phases = zip(plan.phases, policies, strict=True)
-            plan = replace(plan, phases=tuple(replace(p, history=w) for p, w in phases))
+            entered = zip(plan.phases[1:], policies, strict=True)
+            watching = [replace(phase, history=policy) for phase, policy in entered]
+            plan = replace(plan, phases=(plan.phases[0], *watching))
         settle = [SettleWatch(plan.phases[0])] if "settle" in cell.watch else []
         batch = self.bench.batch(plan, self.split, rows)
         start = batch.start()
@@ -135,7 +136,8 @@ class Study:
         seconds = time.perf_counter() - began
         watched: dict[str, list[Any]] = {}
         if "rho" in cell.watch:
-            watched["rho"] = [list(v) for v in zip(*(w.rho for w in policies if w.rho))]  # noqa: B905
+            switches = [policy.rho or [None] * len(rows) for policy in policies]
+            watched["rho"] = [list(rhos) for rhos in zip(*switches, strict=True)]
         for observer in settle:
             steps = [step for step, _ in observer.values]
             columns = zip(*(v for _, v in observer.values), strict=True)
@@ -151,6 +153,8 @@ class Study:
 
 @dataclass(frozen=True)
 class _Made:
+    """A sampled batch: final latents ``[n, C, T, H, W]``, and what they took."""
+
     x: Tensor
     nfe: int
     passes: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -14,11 +13,6 @@ from gatekit_tinywan.study.cell import Cell
 
 ABOUT = "about.json"
 Row = dict[str, Any]
-
-
-def digest(value: Any) -> str:
-    """Twelve hexadecimal digits of plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Store:
@@ -38,8 +32,7 @@ class Store:
 
     def file(self, cell: Cell) -> Path:
         """Where a cell's values are: by what it does, whatever its row is called."""
-        what = {k: v for k, v in asdict(cell).items() if k != "row"}
-        return self.folder / "cells" / f"{digest(what)}.jsonl"
+        return self.folder / "cells" / f"{cell.identity}.jsonl"
 
     def read(self, cell: Cell) -> dict[int, Row]:
         """Sample number -> its values. A line that was cut off counts for nothing."""
@@ -84,4 +77,9 @@ def find(out: Path, split: str, run: str | None = None) -> Store:
         raise InputError(
             f"no run of split {split!r} there", where=str(out), remedy="run the study first"
         )
-    return max(stores, key=lambda s: max(f.stat().st_mtime for f in s.folder.glob("cells/*")))
+    return max(stores, key=_changed)
+
+
+def _changed(store: Store) -> float:
+    """When a value was last added; 0 for a run that ended before it had any."""
+    return max((file.stat().st_mtime for file in store.folder.glob("cells/*")), default=0.0)

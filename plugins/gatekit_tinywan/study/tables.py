@@ -69,7 +69,10 @@ class Report:
     def _columns(self, cells: Sequence[Cell]) -> list[int]:
         return [b for b in self.budgets if any(c.evaluations == b for c in cells)]
 
-    def _grid(self, head: str, cells: Sequence[Cell], texts: Mapping[tuple[str, int], str]):
+    def _grid(
+        self, head: str, cells: Sequence[Cell], texts: Mapping[tuple[str, int], str]
+    ) -> Iterator[str]:
+        """A table: a line a row of the cells, a column a number of evaluations."""
         columns = self._columns(cells)
         yield from ("", f"| {head} | " + " | ".join(map(str, columns)) + " |")
         yield "|---|" + "---|" * len(columns)
@@ -110,6 +113,7 @@ class Report:
 
     @staticmethod
     def _same(row: str, cell: Cell) -> bool:
+        """Whether a baseline is on the weights of the cell."""
         return row.startswith("gate") == cell.row.startswith("gate")
 
     def _autos(self, there: Mapping[tuple[str, int], Rows]) -> Iterator[str]:
@@ -124,7 +128,7 @@ class Report:
                 if runs[0] and runs[1]:
                     carried, reset = runs[0], runs[1]
                     found = [derived.auto(t, carried, reset) for t in derived.AUTO]
-                    yield self._choices(method, budget, found, carried, reset, "fp16")
+                    yield self._choices(method, budget, found, carried, reset)
         for method in dict.fromkeys(r.rsplit(", ", 1)[0] for r, _ in there if "+" in r):
             for budget in self.budgets:
                 pairs = [(a, b) for a in ("carry", "reset") for b in ("carry", "reset")]
@@ -132,7 +136,7 @@ class Report:
                 if all(both.values()):
                     found = [derived.auto_twice(t, both) for t in derived.AUTO]
                     ends = both["carry", "carry"], both["reset", "reset"]
-                    yield self._choices(method, budget, found, *ends, "fp16")
+                    yield self._choices(method, budget, found, *ends)
 
     @staticmethod
     def _choices(
@@ -141,14 +145,14 @@ class Report:
         found: Sequence[derived.Chosen],
         carried: Rows,
         reset: Rows,
-        flow: str,
     ) -> str:
-        best = derived.best([carried, reset], flow)
+        """A line: errors at each threshold, between those of always and never carrying."""
+        best = derived.best([carried, reset], "fp16")
         cells = [
-            _short(carried, flow),
-            *(f"{c.mean:.2f}: {_short(c.rows, flow)}" for c in found),
-            _short(reset, flow),
-            f"{best.mean:.2f}: {_short(best.rows, flow)}",
+            _short(carried),
+            *(f"{c.mean:.2f}: {_short(c.rows)}" for c in found),
+            _short(reset),
+            f"{best.mean:.2f}: {_short(best.rows)}",
         ]
         return f"| {method} | {budget} | " + " | ".join(cells) + " |"
 
@@ -172,8 +176,8 @@ class Report:
                 gain = values.difference(values.right(chosen.rows), values.right(control))
                 said = f"{gain.mean:+.3f} ± {gain.error:.3f}" if gain else ""
                 yield (
-                    f"| {threshold:g} | {chosen.mean:.2f} | {_short(chosen.rows, 'fp16')} | "
-                    f"{_short(control, 'fp16')} | {said} |"
+                    f"| {threshold:g} | {chosen.mean:.2f} | {_short(chosen.rows)} | "
+                    f"{_short(control)} | {said} |"
                 )
 
 
@@ -182,8 +186,9 @@ def _errors(found: values.Errors) -> str:
     return f"{text}, {found.flips:.2f}" if found.flips else text
 
 
-def _short(rows: Rows, flow: str) -> str:
-    found = values.errors([row[flow] for row in rows.values()])
+def _short(rows: Rows) -> str:
+    """Mean and median of the errors to the flow of fp16 weights."""
+    found = values.errors([row["fp16"] for row in rows.values()])
     return f"{found.mean:.4f} / {found.median:.4f}"
 
 

@@ -18,7 +18,7 @@ class Watched(gatekit.HistoryPolicy):
     The new model's evaluation is handed on: recording costs none.
 
     Attributes:
-        rho: ``[n]`` per sample; empty where the history was too short.
+        rho: ``[n]``, one a sample; None where the history was too short, or never entered.
     """
 
     name = "watched"
@@ -28,7 +28,7 @@ class Watched(gatekit.HistoryPolicy):
         super().__init__()
         self._inner = inner
         self.acts_on_same_field = inner.acts_on_same_field
-        self.rho: list[float] = []
+        self.rho: list[float] | None = None
 
     def leave(self, state: gatekit.State, denoise: Any, correct: Any) -> gatekit.State:
         """As the inner policy."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from .decoders import Kind
+    from .kinds import Kind
 
 CAPABILITY = (8, 0)  # what has bf16
 
@@ -51,7 +51,7 @@ def _interpreted() -> bool:
 def _kinds() -> dict[str, Kind]:
     """All types with kernels. Warns, once, where Triton is missing."""
     try:
-        from .decoders import KINDS
+        from .kinds import KINDS
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "triton":
             raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from .decoders import Kind
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from .decoders import Kind
 from .expand import as_words, rounded
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor

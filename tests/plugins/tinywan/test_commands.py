@@ -8,6 +8,9 @@ pytest.importorskip("diffusers")
 
 from gatekit_tinywan import evaluate
 from gatekit_tinywan.study import __main__ as study
+from gatekit_tinywan.study.bench import Bench
+from gatekit_tinywan.study.cell import Cell
+from gatekit_tinywan.study.dry import count
 
 SCHEDULES = Path(__file__).parents[3] / "schedules"
 
@@ -28,6 +31,13 @@ def test_evaluate_of_another_model(capsys):
         (["nosuch"], "no such set"),
         (["table", "--only", "("], "no regular expression"),
         (["table", "--evaluations", "9"], "9: of 8, 12, 20, 40"),
+        (["table", "--evaluations", "8,x"], "8,x: of 8, 12, 20, 40"),
+        (["table", "--prompts", "0"], "0: a whole number from 1 on"),
+        (["table", "--batch", "-2"], "-2: a whole number from 1 on"),
+        (["table", "--reference-steps", "13"], "13: a whole number from 14 on"),
+        (["table", "--device", "foo", "--dry-run"], "no such device (got 'foo')"),
+        (["table", "--device", "cuda:99"], "torch cannot use this device"),
+        (["table", "--set", "sigmas.stepz=3", "--dry-run"], "stepz"),
     ],
 )
 def test_study_of_what_is_not_there(arguments, said, capsys):
@@ -36,4 +46,29 @@ def test_study_of_what_is_not_there(arguments, said, capsys):
     except SystemExit as end:
         code = end.code
     assert code == 2
-    assert said in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert said in captured.err and not captured.out
+
+
+def test_what_a_study_costs(capsys):
+    rows = ["grids", "--only", "^(unipc|polish, curvature 0.05)$", "--evaluations", "8"]
+    assert study.main([*rows, "--dry-run", "--device", "cpu", "--prompts", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "2 cells: 16 evaluations a prompt, 32 passes of a model",
+        "references fp16: 600 evaluations a prompt",
+        "profiles of fp16: 800 evaluations, once",
+        "1 prompt: 1416 evaluations, 3 videos to judge",
+    ]
+
+
+def test_cells_that_cannot_be_planned_are_counted_apart():
+    bad = Cell("bad", 8, changes={"phases.low.sampler": "no_such"})
+    good = Cell("good", 8)
+    lines = list(count(Bench("cpu"), [bad, good, good], 2, 40, judge=False))
+    assert "bad @ 8: cannot be planned" in lines[0] and "no_such" in lines[0]
+    assert lines[2:] == [
+        "1 cell: 8 evaluations a prompt, 16 passes of a model",
+        "1 cell cannot be planned, and would fail",
+        "references fp16: 60 evaluations a prompt",
+        "2 prompts: 136 evaluations",
+    ]

@@ -45,6 +45,14 @@ def test_a_base_is_the_shipped_schedule(base, shipped, bench):
         assert (one.name, one.sigmas, one.field) == (other.name, other.sigmas, other.field)
 
 
+def test_the_coarsest_reference_that_is_taken_can_be_halved():
+    half = flow.LEAST_STEPS // 2
+    for boundaries in flow.BOUNDARIES.values():
+        assert sum(len(g) - 1 for g in flow.fine_grids(boundaries, half)) == half
+    with pytest.raises(gatekit.GatekitError):
+        flow.fine_grids(flow.BOUNDARIES["gate"], half - 1)
+
+
 def test_close_pays_for_its_evaluation(bench):
     cells = {c.row: c for c in SETS["history"]() if c.evaluations == 12}
     close, carry = (bench.fitted(cells[f"unipc, {p}"]) for p in ("close", "carry"))

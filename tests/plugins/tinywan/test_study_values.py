@@ -34,6 +34,15 @@ def test_auto_without_rho_resets():
     assert derived.best([carried, reset], "fp16").rows[0]["fp16"] == 1.0
 
 
+def test_a_switch_without_rho_keeps_its_place():
+    runs = {
+        (a, b): {0: {"v": a[0] + b[0], "rho": [None, 0.5]}}
+        for a in ("carry", "reset")
+        for b in ("carry", "reset")
+    }
+    assert derived.auto_twice(1.0, runs).rows[0]["v"] == "rc"
+
+
 def test_the_second_decision_follows_the_first():
     runs = {
         ("carry", "carry"): {0: {"v": "cc", "rho": [5.0, 0.1]}},

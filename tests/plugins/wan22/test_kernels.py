@@ -50,8 +50,8 @@ def by_gguf_py(data, name):
 
 def expanded(data, name, dtype=torch.float32, units=256):
     """By the kernel, with a guard behind the result."""
-    from gatekit_wan22.kernels.decoders import KINDS
     from gatekit_wan22.kernels.expand import expand
+    from gatekit_wan22.kernels.kinds import KINDS
 
     kind = KINDS[name]
     count = data.numel() // kind.size * kind.weights
@@ -86,7 +86,7 @@ def test_in_the_interpreter():
 
 @interpreted
 def test_every_type_has_a_kernel_of_the_true_sizes():
-    from gatekit_wan22.kernels.decoders import KINDS
+    from gatekit_wan22.kernels.kinds import KINDS
 
     assert sorted(KINDS) == TYPES
     sizes = {name: (kind.weights, kind.size) for name, kind in KINDS.items()}
@@ -136,7 +136,7 @@ def test_the_fused_product(name):
 @interpreted
 @pytest.mark.parametrize(("tokens", "parts"), [(0, 1), (1, 4), (16, 1), (33, 2)])
 def test_tiles_and_parts(parts, tokens):
-    from gatekit_wan22.kernels.decoders import KINDS
+    from gatekit_wan22.kernels.kinds import KINDS
     from gatekit_wan22.kernels.product import product
 
     rows, columns = 33, 1024
