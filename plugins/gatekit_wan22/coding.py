@@ -79,14 +79,7 @@ class WanCoding(ModelFamily):
             )
         negative = inputs.negative_prompt
         prompts = (inputs.prompt, self.negative_prompt if negative is None else negative)
-        spec = self._section("text_encoder")
-        text = embed_prompts(
-            prompts,
-            file=self._file("text_encoder"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tokenizer=spec.tokenizer,
-        ).to(device)
+        text = embed_prompts(prompts, **self._text_encoder(device)).to(device)
         image = self.encode_image(inputs.image, video, device, inputs.last_image)
         given = {"first_frame" if self.image_as == "frame" else "image": image}
         return {
@@ -158,25 +151,27 @@ class WanCoding(ModelFamily):
         """The text encoder, loaded where its section says."""
         from .text_encoder import load_text_encoder
 
-        spec = self._section("text_encoder")
-        return load_text_encoder(
-            self._file("text_encoder"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tokenizer=spec.tokenizer,
-        )
+        return load_text_encoder(**self._text_encoder(device))
 
     def open_vae(self, device: str) -> WanVAE:
         """The VAE, loaded where its section says."""
         from .vae import load_vae
 
-        spec = self._section("vae")
-        return load_vae(
-            self._file("vae"),
-            precision=spec.precision,
-            device=spec.device or device,
-            tile=spec.tile,
-        )
+        return load_vae(**self._opening("vae", device), tile=self._section("vae").tile)
+
+    def _text_encoder(self, device: str) -> dict[str, Any]:
+        """How the text encoder is opened."""
+        tokenizer = self._section("text_encoder").tokenizer
+        return {**self._opening("text_encoder", device), "tokenizer": tokenizer}
+
+    def _opening(self, key: str, device: str) -> dict[str, Any]:
+        """How a part is opened: its file, its precision, and where: what its section says."""
+        spec = self._section(key)
+        return {
+            "file": self._file(key),
+            "precision": spec.precision,
+            "device": spec.device or device,
+        }
 
     def _by_vae(self, device: str, use: Callable[[WanVAE], Tensor]) -> Tensor:
         """What ``use`` makes of the VAE, which is freed again."""

@@ -23,8 +23,7 @@ def check_text_encoder(file: Path, tokenizer: Path | None) -> None:
     place = find_tokenizer(header, tokenizer)
     if place is None:
         raise no_tokenizer(str(header.path))
-    if place != header.path:
-        check_tokenizer(place)
+    check_tokenizer(header, place)
 
 
 def check_vae(file: Path, tile: Tile, family: str, wanted: tuple[int, int, int]) -> None:

@@ -18,6 +18,23 @@ def has_tokenizer(header: Header) -> bool:
     return PREFIX + "model" in header.metadata
 
 
+def check_gguf_tokenizer(header: Header) -> None:
+    """What the header of a GGUF tells of its tokenizer, long lists unread.
+
+    Raises:
+        ValueError: It is of another kind, or incomplete.
+    """
+    _check_kind(header.metadata.get(PREFIX + "model"))
+    for key in ("tokens", "token_type", "scores"):
+        if PREFIX + key not in header.metadata:
+            raise _malformed(key)
+
+
+def _check_kind(kind: object) -> None:
+    if kind != "t5":
+        raise ValueError(f"it is of the kind '{str(kind)[:40]}', not 't5'")
+
+
 def read_gguf_tokenizer(path: Path) -> Unigram:
     """The unigram model in a file's metadata.
 
@@ -25,8 +42,7 @@ def read_gguf_tokenizer(path: Path) -> Unigram:
         ValueError: It is of another kind, or incomplete.
     """
     values = read_gguf_values(path, PREFIX)
-    if values.get("model") != "t5":
-        raise ValueError(f"it is of the kind '{str(values.get('model'))[:40]}', not 't5'")
+    _check_kind(values.get("model"))
     pieces = _list(values, "tokens", str)
     types = _list(values, "token_type", int)
     charmap = values.get("precompiled_charsmap") or []
@@ -46,5 +62,9 @@ def read_gguf_tokenizer(path: Path) -> Unigram:
 def _list(values: dict[str, Any], key: str, kind: type) -> list[Any]:
     found = values.get(key)
     if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
-        raise ValueError(f"'{PREFIX}{key}' is missing or malformed")
+        raise _malformed(key)
     return found
+
+
+def _malformed(key: str) -> ValueError:
+    return ValueError(f"'{PREFIX}{key}' is missing or malformed")

@@ -1,11 +1,13 @@
 """An image for a frame: opened, checked, and fitted to the video's size.
 
 The rule: the image is scaled, keeping its proportions, until it covers the frame (bicubic,
-antialiased), and what stands over is cut off evenly on both sides.
+antialiased), and what stands over is cut off evenly on both sides. What is transparent is put on
+black: the colours that a file has under it are leftovers that no viewer shows.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from gatekit import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("gatekit.wan22")
 # Pixels of an image, before any of it is decoded: what is larger is a mistake or an attack.
 MAX_PIXELS = 100_000_000
 _FILES = "give a PNG, JPEG or WebP file"
@@ -30,11 +33,11 @@ def check_image(image: Any) -> None:
         _check_tensor(image)
 
 
-def _rgb(image: Any) -> Any:
-    """A PIL image, read to its end; it may be backed by a file that is damaged."""
+def _rgb(image: Any) -> tuple[Any, bool]:
+    """As ``_on_black``, of a PIL image; it may be backed by a file that is damaged."""
     _check_size(image.width, image.height, getattr(image, "filename", None) or None)
     try:
-        return image.convert("RGB")
+        return _on_black(image)
     except Exception as error:  # Pillow's decoders raise nearly everything
         raise InputError(
             "not a readable image",
@@ -43,7 +46,25 @@ def _rgb(image: Any) -> Any:
         ) from error
 
 
-def _open(path: Path) -> Any:
+def _on_black(image: Any) -> tuple[Any, bool]:
+    """A PIL image read to its end, as RGB; and whether any of it was transparent."""
+    from PIL import Image
+
+    palette = getattr(image.palette, "mode", "")
+    if not set("Aa") & {*image.getbands(), *palette} and "transparency" not in image.info:
+        return image.convert("RGB"), False
+    if image.mode == "La":  # premultiplied grey, which has no way to RGBA of its own
+        image = image.convert("LA")
+    seen = image.convert("RGBA")
+    if seen.getextrema()[3][0] == 255:
+        return seen.convert("RGB"), False
+    black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
+    black.alpha_composite(seen)
+    return black.convert("RGB"), True
+
+
+def _open(path: Path) -> tuple[Any, bool]:
+    """As ``_on_black``, of a file, turned as its EXIF data say."""
     import warnings
 
     from PIL import Image, ImageOps
@@ -56,7 +77,7 @@ def _open(path: Path) -> Any:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 _check_size(image.width, image.height, str(path))
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return _on_black(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:  # Pillow's own limit, past ours
         raise _too_large("Pillow's limit", str(path)) from error
     except InputError:
@@ -98,10 +119,12 @@ def to_tensor(image: Any) -> Tensor:
     import numpy as np
     import torch
 
-    if isinstance(image, str | Path):
-        image = _open(Path(image))
-    if hasattr(image, "getbands"):
-        pixels = np.array(_rgb(image), dtype=np.uint8)
+    is_file = isinstance(image, str | Path)
+    if is_file or hasattr(image, "getbands"):
+        opened, transparent = _open(Path(image)) if is_file else _rgb(image)
+        if transparent:
+            log.warning("%s is transparent in parts: they are black", image if is_file else "image")
+        pixels = np.array(opened, dtype=np.uint8)
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
     _check_tensor(image)
     return torch.as_tensor(image, dtype=torch.float32).clamp(0.0, 1.0)

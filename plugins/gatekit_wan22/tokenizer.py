@@ -82,27 +82,55 @@ def carries_tokenizer(header: Header) -> bool:
     )
 
 
-def check_tokenizer(place: Path) -> None:
-    """What size, first and last bytes of a tokenizer's file tell, without reading it.
+def check_tokenizer(header: Header, place: Path) -> None:
+    """What size, first and last bytes of a tokenizer tell, without reading it.
+
+    Args:
+        header: Of the text encoder.
+        place: From ``find_tokenizer``: a file of its own, or the encoder's.
 
     Raises:
-        WeightsError: It is too large, cut short, or another kind of file.
+        WeightsError: It is too large, cut short, or of another kind.
     """
     where = str(place)
     try:
-        size = place.stat().st_size
-        if size > _LARGEST:
-            raise _bad(where, f"{size:,} bytes; at most {_LARGEST:,} are read")
-        with place.open("rb") as stream:
-            first = stream.read(1)
-            stream.seek(max(0, size - 64))
-            last = stream.read(64).rstrip()[-1:]
+        if place != header.path:
+            _check_stretch(place, 0, place.stat().st_size, where)
+        elif "tokenizer_json" in header.metadata:
+            content = header.metadata["tokenizer_json"]
+            if not isinstance(content, str):
+                raise ValueError("it is no text")
+            _check_ends(content[:1].encode(), content[-64:].rstrip()[-1:].encode())
+        elif "spiece_model" in header.tensors:
+            held = header.tensors["spiece_model"]
+            _check_stretch(held.file or place, held.offset, held.nbytes, where)
+        else:
+            from .gguf_tokenizer import check_gguf_tokenizer
+
+            check_gguf_tokenizer(header)
     except OSError as error:
         raise _bad(where, error.strerror or error) from error
+    except ValueError as error:
+        raise _bad(where, error) from error
+
+
+def _check_stretch(file: Path, start: int, size: int, where: str) -> None:
+    """Size and ends of a stretch of a file."""
+    if size > _LARGEST:
+        raise _bad(where, f"{size:,} bytes; at most {_LARGEST:,} are read")
+    with file.open("rb") as stream:
+        stream.seek(start)
+        first = stream.read(min(size, 1))
+        stream.seek(start + max(0, size - 64))
+        _check_ends(first, stream.read(min(size, 64)).rstrip()[-1:])
+
+
+def _check_ends(first: bytes, last: bytes) -> None:
+    """Raise ValueError for what begins or ends as no tokenizer does."""
     if first == b"{" and last != b"}":
-        raise _bad(where, "its JSON is cut short")
+        raise ValueError("its JSON is cut short")
     if first not in (b"{", b"\n"):  # with 10, its first field, a SentencePiece model begins
-        raise _bad(where, "neither JSON nor a SentencePiece model")
+        raise ValueError("neither JSON nor a SentencePiece model")
 
 
 def open_tokenizer(header: Header, place: Path) -> Tokenize:
@@ -112,9 +140,9 @@ def open_tokenizer(header: Header, place: Path) -> Tokenize:
         WeightsError: It cannot be read.
     """
     where = str(place)
+    check_tokenizer(header, place)
     try:
         if place != header.path:
-            check_tokenizer(place)
             content = place.read_bytes()
             if content[:1] == b"{":
                 return _from_json(content.decode("utf-8", "replace"))

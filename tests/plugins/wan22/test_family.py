@@ -22,7 +22,7 @@ from gatekit import (
     WeightsError,
 )
 from gatekit_wan22 import GGUFVariant, WanFamily, load_text_encoder, load_vae
-from gatekit_wan22.image import fit, to_tensor
+from gatekit_wan22.image import check_image, fit, to_tensor
 
 SMALL = VideoSpec(width=48, height=32, frames=9, fps=16)
 
@@ -198,6 +198,43 @@ def test_an_image_of_too_many_pixels_is_not_decoded(parts, tmp_path, size):
     inputs = Inputs(image=bomb(tmp_path / "bomb.png", *size))
     with pytest.raises(InputError, match=r"bomb\.png: this image has more than 100 million"):
         family(parts, "i2v-a14b").check_inputs(inputs)
+
+
+def hiding(mode):
+    """Half red, half transparent over green, in a mode that can hide it."""
+    image = Image.new("RGBA", (8, 4), (255, 0, 0, 255))
+    image.paste((0, 255, 0, 0), (4, 0, 8, 4))
+    if mode == "P":
+        image = image.quantize(4)
+    elif mode == "RGB":
+        image = image.convert("RGB")
+        image.info["transparency"] = (0, 255, 0)
+    return image.convert(mode) if mode in ("LA", "RGBa") else image
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "RGBa"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_what_is_transparent_is_black_and_said(mode, as_file, tmp_path, caplog):
+    image = hiding(mode)
+    if as_file:
+        if mode == "RGBa":
+            pytest.skip("PNG has no premultiplied colours")
+        image.save(tmp_path / "half.png")
+        image = tmp_path / "half.png"
+    check_image(image)
+    assert not caplog.records  # checking says nothing
+    found = to_tensor(image)
+    assert found[:, :, :4].max() > 0.2 and not found[:, :, 4:].any()
+    (record,) = caplog.records
+    assert "half.png" in record.message or not as_file
+    assert "transparent in parts: they are black" in record.message
+
+
+def test_an_opaque_alpha_channel_changes_nothing(picture, tmp_path, caplog):
+    with Image.open(picture) as image:
+        image.convert("RGBA").save(tmp_path / "opaque.png")
+    assert torch.equal(to_tensor(tmp_path / "opaque.png"), to_tensor(picture))
+    assert not caplog.records
 
 
 def test_optional_image_is_explicit_zeros(parts, picture):

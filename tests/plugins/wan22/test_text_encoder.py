@@ -148,6 +148,27 @@ def test_a_plainly_bad_tokenizer_is_told_before_anything_is_loaded(content, told
         check_text_encoder(umt5.folder / "official.safetensors", path)
 
 
+@pytest.mark.parametrize(("content", "told"), BAD.items(), ids=range(len(BAD)))
+@pytest.mark.parametrize("form", ["metadata", "tensor"])
+def test_a_plainly_bad_tokenizer_in_the_encoders_file(form, content, told, umt5, tmp_path):
+    path = tmp_path / "umt5.safetensors"
+    if form == "metadata":
+        save_file(umt5.official, path, {"tokenizer_json": content.decode()})
+    else:
+        held = torch.frombuffer(bytearray(content or b"x"), dtype=torch.uint8)
+        save_file(umt5.official | {"spiece_model": held}, path)
+    for use in (lambda: check_text_encoder(path, None), lambda: load_text_encoder(path)):
+        with pytest.raises(WeightsError, match=told):
+            use()
+
+
+def test_a_large_tokenizer_in_the_encoders_file_is_not_read(umt5, monkeypatch):
+    check_text_encoder(umt5.folder / "comfy.safetensors", None)
+    monkeypatch.setattr("gatekit_wan22.tokenizer._LARGEST", 100)
+    with pytest.raises(WeightsError, match=r"comfy\.safetensors: .* bytes; at most 100 are read"):
+        check_text_encoder(umt5.folder / "comfy.safetensors", None)
+
+
 def test_an_endless_tokenizer_is_not_read(umt5, tmp_path):
     path = tmp_path / "tokenizer.json"
     with path.open("wb") as stream:

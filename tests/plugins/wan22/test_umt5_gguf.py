@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from gatekit import WeightsError
 from gatekit_wan22 import layout_umt5, load_text_encoder, read_header
+from gatekit_wan22.fits import check_text_encoder
 from gatekit_wan22.gguf_tokenizer import read_gguf_tokenizer
 from gatekit_wan22.sentencepiece_file import read_sentencepiece
 from gatekit_wan22.unigram import build_tokenizer
@@ -79,7 +80,8 @@ def write_gguf(path, model, state=None, kinds=None, tools=None, **changes):
         writer.add_tokenizer_model(changes.get("kind", "t5"))
         writer.add_tokenizer_pre("default")
         writer.add_token_list(changes.get("tokens", tokens))
-        writer.add_token_scores(changes.get("scores", scores))
+        if changes.get("scores", scores) is not None:
+            writer.add_token_scores(changes.get("scores", scores))
         writer.add_token_types(types)
         writer.add_add_space_prefix(normaliser.prefix)
         writer.add_remove_extra_whitespaces(normaliser.collapse)
@@ -257,6 +259,16 @@ def test_tokenizers_that_do_not_fit(changes, match, model, state, tmp_path):
     path = write_gguf(tmp_path / "t.gguf", model, state, **changes)
     with pytest.raises(WeightsError, match=match):
         load_text_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"kind": "gpt2"}, "kind 'gpt2', not 't5'"), ({"scores": None}, "'tokenizer.ggml.scores' is")],
+)
+def test_a_tokenizer_that_does_not_fit_is_told_at_plan_time(changes, match, model, state, tmp_path):
+    check_text_encoder(write_gguf(tmp_path / "good.gguf", model, state), None)
+    with pytest.raises(WeightsError, match=match):
+        check_text_encoder(write_gguf(tmp_path / "t.gguf", model, state, **changes), None)
 
 
 def test_a_file_without_tokenizer(model, state, tmp_path):
