@@ -46,6 +46,7 @@ from .resolver import resolve
 from .result import Result
 from .sampler import Sampler, StepContext, StepResult, StretchContext
 from .schedule import Schedule
+from .serving import variant_spec
 from .sigmas import SigmaGrid
 from .state import Evaluation, Record, State, Trajectory
 from .variant import Conditioning, ModelVariant, Precision, VariantFacts
@@ -128,4 +129,5 @@ __all__ = [
     "run",
     "sample",
     "sample_phases",
+    "variant_spec",
 ]

@@ -125,7 +125,8 @@ class Number(ModelVariant):
     def facts(self):
         content = self._read()
         size = self.params.file.stat().st_size
-        return VariantFacts("fp64", size, 1, 64.0, content.get("resident", 8), {"F64": 1})
+        weights, bits = content.get("weights", 1), content.get("bits", 64.0)
+        return VariantFacts("fp64", size, weights, bits, content.get("resident", 8), {"F64": 1})
 
     def files(self):
         return (self.params.file, *(Path(lora["file"]) for lora in self.params.loras))

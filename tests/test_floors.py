@@ -25,7 +25,7 @@ FLOORS = {
         *("device", "schema", "filefields"),
     ),
     5: (
-        *("stage", "ledger", "runner", "functional", "residency", "execute", "opening"),
+        *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
     ),

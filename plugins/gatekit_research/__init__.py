@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from gatekit import Metric
 
-COMMANDS: dict[str, str] = {}  # name -> "module:function" of a typer command
+# name -> "module:function" of a typer command; its attribute ``cls`` may name another class of one
+COMMANDS: dict[str, str] = {
+    "profile": "gatekit_research.profile.command:profile",
+}
 
 
 @hookimpl
@@ -25,7 +28,8 @@ def gatekit_register_commands(app: typer.Typer) -> None:
 
     for name, place in COMMANDS.items():
         module, function = place.split(":")
-        app.command(name)(getattr(import_module(module), function))
+        command = getattr(import_module(module), function)
+        app.command(name, cls=getattr(command, "cls", None))(command)
 
 
 @hookimpl

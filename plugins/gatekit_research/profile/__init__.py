@@ -1,0 +1,1 @@
+"""``gatekit profile``: how far each variant's predictions are from the reference's, by sigma."""
