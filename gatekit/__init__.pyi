@@ -2,6 +2,7 @@
 from .cache import cache_folder
 from .decoding import decode
 from .device import check_device
+from .document import Document, load_document
 from .errors import (
     Cancelled,
     GatekitError,
@@ -21,12 +22,13 @@ from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
 from .identity import file_identity
 from .linear import Linear, evaluate, lazy
-from .load import load_schedule
+from .load import Override, load_schedule
 from .measures import find_metric, list_metrics
 from .metric import Metric, Sample
 from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
+from .output import write_atomic
 from .params import (
     AdjustParams,
     FamilyParams,
@@ -50,6 +52,7 @@ from .serving import variant_spec
 from .sigmas import SigmaGrid
 from .state import Evaluation, Record, State, Trajectory
 from .variant import Conditioning, ModelVariant, Precision, VariantFacts
+from .warm import Warm
 
 __version__: str
 
@@ -62,6 +65,7 @@ __all__ = [
     "ComponentSpec",
     "Components",
     "Conditioning",
+    "Document",
     "Evaluation",
     "FamilyParams",
     "FunctionPhase",
@@ -80,6 +84,7 @@ __all__ = [
     "NoiseSource",
     "NumericsError",
     "OutputError",
+    "Override",
     "Params",
     "Path",
     "Phase",
@@ -111,6 +116,7 @@ __all__ = [
     "VariantFacts",
     "VariantParams",
     "VideoSpec",
+    "Warm",
     "WeightsError",
     "cache_folder",
     "check_device",
@@ -122,6 +128,7 @@ __all__ = [
     "lazy",
     "list_metrics",
     "list_samplers",
+    "load_document",
     "load_schedule",
     "multistep_weights",
     "open_variant",
@@ -130,4 +137,5 @@ __all__ = [
     "sample",
     "sample_phases",
     "variant_spec",
+    "write_atomic",
 ]

@@ -16,12 +16,13 @@ from gatekit.errors import InputError, OutputError
 from gatekit.latent import decode_latent
 from gatekit.lookup import missing_error
 from gatekit.path import as_path
-from gatekit.provenance import Hashes, peak_memory
+from gatekit.provenance import peak_memory
 from gatekit.registry import registry
 from gatekit.residency import Residency
 from gatekit.result import Result
 from gatekit.runfolder import RunFolder, open_run_folder
 from gatekit.target import Target
+from gatekit.warm import Cold, Warm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,7 @@ def run(
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
     resume: str | Path | None = None,
+    warm: Warm | None = None,
 ) -> Result:
     """Make a video.
 
@@ -78,6 +80,7 @@ def run(
         observers: Called after each step with (state, record, denoised), read-only.
         progress: Told what is going on.
         resume: Run folder of a run that stopped early; continued bit for bit.
+        warm: Keeps weights and encoded prompts for the next run that is given it.
 
     Raises:
         InputError: Inputs that the family cannot use.
@@ -97,7 +100,10 @@ def run(
     check_devices(plan)
     target = Target.of(out).check(plan.video.frames) if out is not None else None
     folder = _folder(target, run_dir, resume)
-    return _Execution(plan, inputs, target, folder, progress or Silent()).go(observers, resume)
+    kept = warm or Cold()
+    plan = kept.adopt(plan)
+    execution = _Execution(plan, inputs, target, folder, progress or Silent(), kept)
+    return execution.go(observers, resume)
 
 
 def check_devices(plan: Plan) -> None:
@@ -149,6 +155,7 @@ class _Execution:
     out: Target | None
     folder: RunFolder | None
     progress: Progress
+    warm: Warm
     timings: dict[str, float] = field(default_factory=dict[str, float])
 
     def go(self, observers: Sequence[Observer], resume: str | Path | None) -> Result:
@@ -166,7 +173,7 @@ class _Execution:
     def _make(self, observers: Sequence[Observer], state: State | None) -> Result:
         began = time.perf_counter()
         recorded = self.folder is not None or self.out is not None
-        hashes = Hashes(self.plan.files()) if recorded else None
+        hashes = self.warm.hashes(self.plan) if recorded else None
         trajectory = self._denoise(observers, state)
         if self.folder is not None:  # the steps before a resume belong to the result too
             trajectory = replace(trajectory, records=tuple(self.folder.records))
@@ -212,14 +219,13 @@ class _Execution:
         from gatekit.runner import run_stages
 
         plan, noise = self.plan, NoiseSource(self.inputs.seed)
-        encode = plan.family.encode
         conditionings: Mapping[str, Any] = self._timed(
-            "encoding", lambda: encode(self.inputs, plan.video, plan.device)
+            "encoding", lambda: self.warm.encode(plan, self.inputs)
         )
         path = as_path(plan.family.path)
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
         x = self._started(x, path) if state is None else x
-        residency = Residency(plan)
+        residency = Residency(plan, self.warm.loaded)
         stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
         folder = self.folder
         began = time.perf_counter()
@@ -240,7 +246,7 @@ class _Execution:
             known = conditionings[plan.phases[-1].guidance.needs[0]].with_known
             return replace(trajectory, state=replace(last, x=known(last.x)))
         finally:
-            residency.release()
+            self.warm.settle()
             self.timings["steps"] = time.perf_counter() - began
             self.timings |= {f"loading {k}": s for k, s in residency.seconds.items()}
 

@@ -34,7 +34,22 @@ class Option:
     value: str
 
 
-Overrides = Mapping[str, Any] | Sequence[str | Option] | None
+@dataclass(frozen=True)
+class Override:
+    """A value that another file gives, told at that file's lines (``Document.override``).
+
+    Attributes:
+        key: What it sets, as in ``--set KEY=VALUE``.
+        node: The value, with its place.
+        where: Place of the key, for messages.
+    """
+
+    key: str
+    node: Node
+    where: str
+
+
+Overrides = Mapping[str, Any] | Sequence[str | Option | Override] | None
 
 
 def load_schedule(path: str | Path, overrides: Overrides = None) -> Schedule:
@@ -43,8 +58,8 @@ def load_schedule(path: str | Path, overrides: Overrides = None) -> Schedule:
     Args:
         path: A YAML file; or a result that gatekit made, which carries its schedule.
         overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
-            are read as YAML. Phases are addressed by name or number; None (null) takes a key
-            out.
+            are read as YAML, or values of a ``Document``. Phases are addressed by name or number;
+            None (null) takes a key out.
 
     Raises:
         ScheduleError: With file, line, column, key, value and remedy.
@@ -153,8 +168,10 @@ def _overrides(
     return [parse_set(text) for text in overrides]
 
 
-def parse_set(text: str | Option) -> tuple[str, Node, str]:
+def parse_set(text: str | Option | Override) -> tuple[str, Node, str]:
     """``KEY=VALUE`` -> key, value read as YAML, and the option's name for messages."""
+    if isinstance(text, Override):
+        return text.key, text.node, text.where
     if isinstance(text, Option):
         where = f"{text.name} {text.value}"
         return text.key, parse_value(text.value, where), where

@@ -97,7 +97,7 @@ def _set(node: Node, parts: tuple[str, ...], done: tuple[str, ...], value: Node,
         new = {"use": value}
         if _other_plugin(children, new):
             children = {k: v for k, v in children.items() if k in KEPT.get(done[-1], ())}
-    child = children.get(head, Node(None, value.place, value.place))
+    child = children.get(head, Node(None, value.place, value.key or value.place))
     children[head] = _set(child, rest, (*done, head), value, at)
     return Node(children, node.place, node.key)
 

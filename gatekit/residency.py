@@ -42,16 +42,18 @@ class Residency:
 
     Attributes:
         plan: Whose variants.
-        loaded: Key -> expected bytes, the one used last at the end.
+        loaded: Variant -> expected bytes, the one used last at the end; several runs may share it.
         seconds: Key -> seconds spent loading it.
     """
 
     plan: Plan
-    loaded: dict[str, int] = field(default_factory=dict[str, int])
+    loaded: dict[ModelVariant, int] = field(default_factory=dict["ModelVariant", int])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         free = free_bytes(self.plan.device)
+        if free is not None:  # what earlier runs left loaded can be given back
+            free += sum(self.loaded.values())
         asked = self.plan.schedule.memory.vram
         self.budget = asked if free is None else min(asked or free, free)
 
@@ -69,8 +71,8 @@ class Residency:
                 variant.unload()
                 raise self._too_large(key, compute) from exc
             self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - began
-        self.loaded.pop(key, None)
-        self.loaded[key] = self._expected(key, compute)
+        self.loaded.pop(variant, None)
+        self.loaded[variant] = self._expected(key, compute)
         return variant
 
     def _expected(self, key: str, compute: str) -> int:
@@ -78,15 +80,16 @@ class Residency:
         return facts.resident_bytes * WIDER.get(compute, 1) if facts is not None else 0
 
     def _make_room(self, key: str, compute: str) -> None:
-        need = self._expected(key, compute)
+        need, variant = self._expected(key, compute), self.plan.variants[key]
         while self.loaded:
-            total = need + sum(taken for other, taken in self.loaded.items() if other != key)
+            others = sum(taken for other, taken in self.loaded.items() if other is not variant)
+            total = need + others
             known = key in self.plan.facts and self.budget is not None
             if known and total <= SHARE * (self.budget or 0):
                 return
             leaving = next(iter(self.loaded))
             del self.loaded[leaving]
-            self.plan.variants[leaving].unload()
+            leaving.unload()
 
     def _too_large(self, key: str, compute: str) -> GatekitError:
         need = size(self._expected(key, compute))
@@ -97,8 +100,8 @@ class Residency:
 
     def release(self) -> None:
         """Unload everything."""
-        for key in list(self.loaded):
-            self.plan.variants[key].unload()
+        for variant in list(self.loaded):
+            variant.unload()
         self.loaded.clear()
 
 

@@ -18,7 +18,17 @@ FLOORS = {
     0: ("errors", "params", "suggest", "cache"),
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history", "metric"),
-    3: ("schedule", "consistency", "hooks", "yamlsource", "load", "merge", "validate", "embed"),
+    3: (
+        "schedule",
+        "consistency",
+        "hooks",
+        "yamlsource",
+        "load",
+        "document",
+        "merge",
+        "validate",
+        "embed",
+    ),
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
         *("explain", "identity", "measures"),
@@ -26,6 +36,7 @@ FLOORS = {
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
+        "warm",
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
     ),
