@@ -51,6 +51,7 @@ from .schedule import Schedule
 from .serving import variant_spec
 from .sigmas import SigmaGrid
 from .state import Evaluation, Record, State, Trajectory
+from .suggest import install_extra
 from .variant import Conditioning, ModelVariant, Precision, VariantFacts
 from .warm import Warm
 
@@ -125,6 +126,7 @@ __all__ = [
     "file_identity",
     "find_metric",
     "hookimpl",
+    "install_extra",
     "lazy",
     "list_metrics",
     "list_samplers",

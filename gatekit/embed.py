@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gatekit.errors import InputError, ScheduleError
+from gatekit.suggest import install_extra
 
 KEY = "comment"
 FORMAT = "gatekit-video-1"
@@ -170,7 +171,7 @@ def import_pillow() -> Any:
     except ImportError as exc:
         raise InputError(
             "pictures are read and written with Pillow, which is not installed",
-            remedy="pip install 'gatekit-diffusion[wan]'",
+            remedy=install_extra("wan"),
         ) from exc
     return Image
 
@@ -182,6 +183,6 @@ def import_av() -> Any:
     except ImportError as exc:
         raise InputError(
             "videos are read and written with PyAV, which is not installed",
-            remedy="pip install 'gatekit-diffusion[wan]'",
+            remedy=install_extra("wan"),
         ) from exc
     return av

@@ -112,6 +112,15 @@ class ModelFamily(ABC):
         return {}
 
     @classmethod
+    def takes_model(cls, variant: ModelVariant) -> bool:
+        """Whether a variant that opened can be a model of this family, as far as sizes tell.
+
+        For ``gatekit inspect``; a derived family opens with the variants of the one it is
+        derived from, but may be of one size.
+        """
+        return True
+
+    @classmethod
     def parts_of(cls, path: Path) -> Sequence[Path]:
         """Files and folders of a model's root folder that can be inspected one by one."""
         return ()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatekit.errors import WeightsError
+from gatekit.errors import InputError, WeightsError
 from gatekit.suggest import nearest
 
 VARIABLE = "GATEKIT_MODELS"
@@ -60,10 +60,9 @@ class MissingFile:
 
 @dataclass(frozen=True)
 class Finder:
-    """The folders that are searched, first to last; ``absent`` were asked for but are not there."""
+    """The folders that are searched, first to last."""
 
     folders: tuple[Path, ...]
-    absent: tuple[str, ...] = ()
 
     def find(self, name: str | Path) -> Path | None:
         """Absolute path of a file (or folder of shards), or None."""
@@ -113,13 +112,23 @@ def finder(
         beside: Folder of the schedule; the working folder if None.
         models_dir: ``--models-dir``: one folder or several.
         last: Folders that the family's plugin ships.
+
+    Raises:
+        InputError: A folder of ``models_dir`` is not there. One of ``GATEKIT_MODELS`` need not be.
     """
     given = [models_dir] if isinstance(models_dir, str | Path) else list(models_dir or ())
     variable = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     folders = [beside or Path.cwd(), *given, *variable, *last]
     unique = dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders)
-    absent = tuple(str(folder) for folder in given if not Path(folder).expanduser().is_dir())
-    return Finder(tuple(unique), absent)
+    for folder in given:
+        if not Path(folder).expanduser().is_dir():
+            raise InputError(
+                "no such folder",
+                where="--models-dir",
+                value=str(folder),
+                remedy="name the folder that the weight files are in, or leave it out",
+            )
+    return Finder(tuple(unique))
 
 
 def missing_error(missing: Sequence[MissingFile]) -> WeightsError:

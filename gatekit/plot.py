@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError
 from gatekit.output import write_atomic
+from gatekit.suggest import install_extra
 
 if TYPE_CHECKING:
     from gatekit.plan import Plan
@@ -29,7 +30,7 @@ def plot_plan(plan: Plan, path: Path) -> Path:
     except ImportError as exc:
         raise InputError(
             "plots are drawn with matplotlib, which is not installed",
-            remedy="pip install 'gatekit-diffusion[report]'",
+            remedy=install_extra("report"),
         ) from exc
     figure: Any = Figure(figsize=(10, 5.6), dpi=160, facecolor=PAPER)
     canvas: Any = FigureCanvasAgg(figure)
@@ -126,8 +127,9 @@ def _draw_strip(axes: Any, plan: Plan, rows: Any, colour: dict[str, str]) -> Non
             continue
         start, width = own[0], len(own)
         axes.barh(0, width, left=start, height=1.0, color=colour[phase.name], edgecolor=PAPER)
-        for step in own[1:]:
-            axes.plot([step, step], [-0.5, 0.5], color=PAPER, linewidth=0.7, alpha=0.3)
+        for step in own[1:]:  # at the edges alone: the middle is the text's
+            for edge in (-0.5, 0.5):
+                axes.plot([step] * 2, [edge, 0.76 * edge], color=PAPER, linewidth=0.9, alpha=0.6)
         storage = plan.facts[phase.variant].storage if phase.variant in plan.facts else None
         model = phase.variant + (f" ({storage})" if storage else "")
         room = width / len(rows) * 128
@@ -140,7 +142,7 @@ def _draw_strip(axes: Any, plan: Plan, rows: Any, colour: dict[str, str]) -> Non
             va="center",
             color=PAPER,
             fontsize=8.5,
-            linespacing=1.35,
+            linespacing=1.3,
         )
     axes.set_ylim(-0.55, 0.55)
     axes.set_yticks([])

@@ -102,7 +102,6 @@ class _Resolver:
             variant.phases = tuple(p.params for p in planned if p.variant == key)
         phases = tuple(replace(p, strategy=p.strategy.within(parts.run)) for p in phases)
         facts = self._facts(variants)
-        self.warnings += [f"{folder}: no such folder of models" for folder in files.absent]
         self._check_components(family)
         self._check_variants(family, variants, planned, facts)
         served = {p.name: (p.params, p.sigmas) for p in planned}

@@ -120,8 +120,10 @@ def as_sigma(value: Any) -> Any:
 
 def as_bytes(value: Any) -> Any:
     """``16GiB`` -> 17179869184; a bare number is bytes, and then no small one."""
-    if isinstance(value, int) and value < 1 << 20:
-        raise ValueError("less than 1 MiB; a size is a number and a unit, such as 16GiB")
+    if isinstance(value, int | float) and value < 1 << 20:
+        counted = value >= 1 and not isinstance(value, bool)
+        meant = f"{value:g}{'GiB' if value < 1024 else 'MiB'}" if counted else "16GiB"
+        raise ValueError(f"a bare number is bytes, and these are few; write {meant}")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?i?B)\s*", value, re.IGNORECASE)

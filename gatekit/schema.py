@@ -45,7 +45,10 @@ def _whole(known: Registry) -> dict[str, Any]:
     phase["until"] = _boundary(phase["until"], "Where the phase ends")
     top["start"] = _boundary(top["start"], "Where a run from a video starts")
     top["memory"]["properties"]["vram"] = {
-        "anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9.]+ *[KMGT]?i?B$"}]
+        "anyOf": [
+            {"type": "integer", "minimum": 1 << 20},
+            {"type": "string", "pattern": "^[0-9.]+ *[KMGT]?i?B$"},
+        ]
     }
     top["family"] = _choice(known.families.values())
     steps = {"type": "integer", "minimum": 1, "description": "Steps of the whole run."}

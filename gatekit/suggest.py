@@ -1,4 +1,4 @@
-"""Did you mean: the nearest of the valid names, for the end of an error message."""
+"""Remedies, for the end of an error message: the nearest of the valid names, what to install."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from difflib import get_close_matches
 
 SHOWN = 12
 FEW = 8
+
+
+def install_extra(name: str) -> str:
+    """The remedy where a package of one of gatekit's extras is missing.
+
+    gatekit is on no package index: what works is pip in the folder it was installed from.
+    """
+    return f"install the extra '{name}': pip install '.[{name}]' in gatekit's folder"
 
 
 def nearest(name: object, names: Iterable[str]) -> str | None:

@@ -39,9 +39,7 @@ def call(argv: list[str]) -> int:
         return 0
     except Exception as exc:
         if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # typer's own usage errors
-            shown: Any = exc
-            shown.show()
-            return int(shown.exit_code)
+            return usage(exc)
         if type(exc).__name__ == "Abort":
             return fail("interrupted", 130)
         if debug:
@@ -49,6 +47,16 @@ def call(argv: list[str]) -> int:
         notes = "; ".join(getattr(exc, "__notes__", ()))
         text = f"unexpected {type(exc).__name__}: {exc}".splitlines()[0]
         return fail(f"{text}; {notes or 'run again with --debug for the traceback'}", 1)
+
+
+def usage(error: Any) -> int:
+    """Say what is wrong with a command line as every other error is said; its exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked: the help is the answer
+        error.show()
+        return int(error.exit_code)
+    text = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "gatekit"
+    return fail(f"{text[:1].lower()}{text[1:]}; see '{command} -h'", int(error.exit_code))
 
 
 def fail(message: str, code: int) -> int:

@@ -139,18 +139,19 @@ def candidates(file: Path, name: str) -> tuple[list[Entry], dict[str, list[str]]
 
     found: list[Entry] = []
     reasons: dict[str, list[str]] = {}
-    tried: dict[type[Any], tuple[VariantFacts, str] | None] = {}
+    tried: dict[type[Any], tuple[ModelVariant, VariantFacts, str] | None] = {}
     for family in families():
         for use, cls in registry().variants_of(family).items():
             if cls not in tried:
                 tried[cls] = None
                 try:
                     variant = cls(cls.Params.model_validate({"file": str(file)}))
-                    tried[cls] = variant.facts(), yaml_line(*named(variant, file, name), use, cls)
+                    line = yaml_line(*named(variant, file, name), use, cls)
+                    tried[cls] = variant, variant.facts(), line
                 except (UserError, ValueError) as exc:
                     reasons.setdefault(reason(exc), []).append(cls.family)
-            if opened := tried[cls]:
-                found.append(Entry(file, family.name, use, *opened))
+            if (opened := tried[cls]) and family.takes_model(opened[0]):
+                found.append(Entry(file, family.name, use, *opened[1:]))
     return found, reasons
 
 

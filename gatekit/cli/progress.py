@@ -1,4 +1,4 @@
-"""Progress bars, one a phase; where stderr is no terminal, a line a minute of a long phase."""
+"""Progress bars, one a phase; where stderr is no terminal, lines for a log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def shown(plan: Plan, session: Stepping, done: Mapping[str, int]) -> Bars | Line
 
 
 class Lines:
-    """Plain lines on stderr: none for a phase of less than a minute, then at most one a minute."""
+    """Plain lines on stderr: where a phase begins, then at most one a minute.
+
+    A step of a large model takes minutes, and a log in which nothing stands looks like a hang.
+    """
 
     every = 60.0
 
@@ -61,6 +64,7 @@ class Lines:
         self._session.stepping(what if stepping else None)
         if stepping:
             self._began = self._told = self._clock()
+            self._say(what, f"begins at step {self._taken[what] + 1}/{self._totals[what]}")
 
     def step(self, record: Record) -> None:
         """One step further; said where a minute has passed since anything was."""
@@ -70,7 +74,11 @@ class Lines:
             return
         self._told = now
         steps = f"step {self._taken[name]}/{self._totals[name]}"
-        print(f"gatekit: {name}: {steps}, {now - self._began:.0f} s", file=sys.stderr, flush=True)
+        self._say(name, f"{steps}, {now - self._began:.0f} s")
+
+    @staticmethod
+    def _say(phase: str, text: str) -> None:
+        print(f"gatekit: {phase}: {text}", file=sys.stderr, flush=True)
 
 
 def steps_only(column: Any) -> Any:

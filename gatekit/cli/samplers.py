@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from gatekit.cli.options import Json
+
+WIDTH = 80  # of a terminal that nobody made wider
 
 
 def samplers(as_json: Json = False) -> None:
@@ -17,15 +21,43 @@ def samplers(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [("name", "order", "evals", "noise", "parameters", "about")]
-    for entry in found:
-        params = ", ".join(f"{k}={v}" for k, v in entry["params"].items())
-        noise = "yes" if entry["stochastic"] else "no"
-        evals = "adaptive" if entry["adaptive"] else str(entry["nfe_per_step"])
-        rows.append(
-            (entry["name"], str(entry["order"]), evals, noise, params or "-", entry["about"])
+    heads = columns(
+        [
+            ("name", "order", "evaluations a step", "noise"),
+            *((e["name"], str(e["order"]), evaluations(e), noise(e)) for e in found),
+        ]
+    )
+    print(heads[0])
+    for line, entry in zip(heads[1:], found, strict=True):
+        print("\n".join([line, *details(entry)]))
+
+
+def evaluations(entry: Mapping[str, Any]) -> str:
+    """What a step costs; a sampler that chooses its steps has no number."""
+    return "adaptive" if entry["adaptive"] else str(entry["nfe_per_step"])
+
+
+def noise(entry: Mapping[str, Any]) -> str:
+    """Whether it draws noise."""
+    return "yes" if entry["stochastic"] else "no"
+
+
+def details(entry: Mapping[str, Any]) -> list[str]:
+    """What a sampler is, and its parameters with their defaults, in lines that fit a terminal."""
+    params = ", ".join(f"{name}={short(value)}" for name, value in entry["params"].items())
+    texts = [entry["about"], *([f"parameters: {params}"] if params else [])]
+    return [
+        line
+        for text in texts
+        for line in textwrap.wrap(
+            text, WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
         )
-    print("\n".join(columns(rows)))
+    ]
+
+
+def short(value: Any) -> str:
+    """A default: of 2/3 as much as tells it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def about(cls: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatekit import PluginError
+from gatekit import PluginError, install_extra
 from gatekit_kdiffusion.source import INSTALL
 
 PRIVATE = "_gatekit_k_diffusion"
@@ -99,7 +99,7 @@ def sampling(file: Path | None) -> ModuleType:
         raise PluginError(
             f"k-diffusion's samplers need the package {error.name}",
             where=str(file),
-            remedy="pip install 'gatekit-diffusion[k-diffusion]'",
+            remedy=install_extra("k-diffusion"),
         ) from error
     module.torch = Torch()  # type: ignore[attr-defined]
     return module

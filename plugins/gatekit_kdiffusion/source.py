@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INSTALL = "pip install --no-deps k-diffusion && pip install 'gatekit-diffusion[k-diffusion]'"
+from gatekit import install_extra
+
+INSTALL = f"pip install --no-deps k-diffusion, and {install_extra('k-diffusion')}"
 OURS = ("extra_args", "callback", "disable", "noise_sampler", "return_info")
 
 

@@ -1,4 +1,7 @@
-"""The small model's tokenizer: one token a word of the world's captions."""
+"""The small model's tokenizer: one token a word of the world's captions.
+
+``python -m gatekit_tinywan.vocabulary`` prints the words.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,27 @@ def encode_ids(texts: list[str], length: int = TEXT_LENGTH) -> tuple[list[list[i
     """Token ids padded with 0 to ``length``, and how many of each row are real."""
     encoded = [e.ids[:length] for e in build_tokenizer().encode_batch(texts)]
     return [ids + [0] * (length - len(ids)) for ids in encoded], [len(ids) for ids in encoded]
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of a prompt that are none of the vocabulary, in order, each once."""
+    from gatekit_wan22.tokenizer import clean
+
+    tokenizer = build_tokenizer()
+    unknown = tokenizer.token_to_id(UNKNOWN)
+    text = clean(text)
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    spans = zip(encoded.ids, encoded.offsets, strict=True)
+    found = (text[start:end].strip(",.").lower() for id_, (start, end) in spans if id_ == unknown)
+    return list(dict.fromkeys(word for word in found if word))
+
+
+def main() -> None:
+    """Print the words, in lines that fit a terminal."""
+    import textwrap
+
+    print(textwrap.fill(" ".join(VOCABULARY), 80))
+
+
+if __name__ == "__main__":
+    main()

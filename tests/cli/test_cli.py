@@ -77,6 +77,33 @@ def test_bad_input_is_one_message_and_exit_2(here, capsys, argv, expected):
     assert not list(here.glob("*.mp4*"))
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["plann"], "no such command 'plann'"),
+        (["plan"], "missing argument 'SCHEDULE'; see 'gatekit plan -h'"),
+        (["plan", "a", "b"], "got unexpected extra argument"),
+        (["plan", "fake.yaml", "--jsn"], "no such option: --jsn"),
+        (["run", "fake.yaml", "--seed", "one"], "invalid value for '--seed'"),
+    ],
+)
+def test_a_usage_error_is_said_as_all_others_are(here, capsys, argv, said):
+    assert call(argv) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"gatekit: {said}") and line.endswith(" -h'") and not captured.out
+
+
+def test_a_folder_of_models_that_is_not_there(here, capsys, monkeypatch):
+    monkeypatch.setenv("GATEKIT_MODELS", "not/mounted")  # a list for all machines may name it
+    assert call(["plan", "fake.yaml", "--models-dir", "."]) == 0
+    capsys.readouterr()
+    for command in (["plan", "fake.yaml"], ["run", "fake.yaml", "-p", "x"]):
+        assert call([*command, "--models-dir", ".", "--models-dir", "modells"]) == 2
+        captured = capsys.readouterr()
+        assert "--models-dir: no such folder (got 'modells')" in captured.err and not captured.out
+
+
 def test_an_error_is_one_line_with_its_place(here, capsys):
     (here / "fake.yaml").write_text((here / "fake.yaml").read_text().replace("until", "untill"))
     assert call(["run", "fake.yaml", "-p", "x"]) == 2
@@ -116,19 +143,36 @@ def test_plot(here):
     assert not (here / "none").exists()
 
 
+@pytest.mark.parametrize("name", ["quickstart", "wan22_i2v_3phase"])
+def test_no_line_of_a_plot_runs_through_the_text_of_a_bar(name):
+    figures = pytest.importorskip("matplotlib.figure")
+    from gatekit.plot import _draw
+
+    figure = figures.Figure(figsize=(10, 5.6), dpi=160)
+    plan = gatekit.resolve(gatekit.load_schedule(ROOT / "schedules" / f"{name}.yaml"))
+    _draw(figure, plan)
+    figure.canvas.draw()
+    strip = figure.axes[1]
+    texts = [text.get_window_extent() for text in strip.texts]
+    lines = [line.get_window_extent() for line in strip.lines]
+    assert len(texts) == 3 and len(lines) >= 2 * (len(plan.table()) - 3)
+    assert not [text for text in texts for line in lines if text.overlaps(line)]
+
+
 def test_plot_without_matplotlib(here, capsys, monkeypatch):
     for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 2
-    assert "pip install 'gatekit-diffusion[report]'" in capsys.readouterr().err
+    assert "install the extra 'report': pip install '.[report]'" in capsys.readouterr().err
 
 
 def test_run_writes_the_video_and_says_where(here, capsys):
     assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "7"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "fake-seed7.mp4\n"
-    assert captured.err == ""
+    begun = [f"gatekit: {p}: begins at step 1/{n}" for p, n in (("high", 3), ("low", 5))]
+    assert captured.err.splitlines() == begun
     assert (here / "fake-seed7.run" / "run.json").is_file()
     assert call(["run", "fake.yaml", "-p", "a ball", "--seed", "7"]) == 0
     assert capsys.readouterr().out == "fake-seed7-2.mp4\n"
@@ -214,10 +258,8 @@ def test_an_unexpected_exception_is_logged(here, capsys, fake, monkeypatch):
 
     monkeypatch.setattr(fake.Number, "velocity", broken)
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 1
-    error = capsys.readouterr().err
-    assert error == (
-        "gatekit: unexpected ValueError: a bug; the traceback is in out.run/error.log\n"
-    )
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "gatekit: unexpected ValueError: a bug; the traceback is in out.run/error.log"
     assert "Traceback" in (here / "out.run" / "error.log").read_text()
     with pytest.raises(ValueError, match="a bug"):
         call(["--debug", "run", "fake.yaml", "-p", "x", "-o", "out.mp4"])
@@ -283,7 +325,12 @@ def test_inspect(here, capsys):
 
 def test_samplers(capsys):
     assert call(["samplers"]) == 0
-    assert "unipc" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("rk45 "))
+    assert lines[at].split() == ["rk45", "5", "adaptive", "no"]
+    assert lines[at + 1].startswith("    Dormand-Prince 5(4)")
+    assert "c3=0.6667" in "\n".join(lines)
     assert call(["samplers", "--json"]) == 0
     found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert found["heun"]["order"] == 2

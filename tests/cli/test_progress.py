@@ -1,4 +1,4 @@
-"""What is said of progress: bars on a terminal, else a line a minute."""
+"""What is said of progress: bars on a terminal, else lines for a log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Session:
         self.phases.append(phase)
 
 
-def test_lines_are_a_minute_apart_and_none_for_a_short_phase(plan, capsys):
+def test_a_line_where_a_phase_begins_then_one_a_minute(plan, capsys):
     now, session = [0.0], Session()
     with Lines(plan, session, {"high": 1}, clock=lambda: now[0]) as lines:
         lines.doing("loading coarse")
@@ -34,14 +34,18 @@ def test_lines_are_a_minute_apart_and_none_for_a_short_phase(plan, capsys):
         for _ in range(2):
             now[0] += 20.0
             lines.step(SimpleNamespace(phase="high"))
-        assert capsys.readouterr() == ("", "")
+        assert capsys.readouterr() == ("", "gatekit: high: begins at step 2/3\n")
         lines.doing("low")
         for _ in range(5):
             now[0] += 35.0
             lines.step(SimpleNamespace(phase="low"))
     out, err = capsys.readouterr()
     assert not out
-    assert err == "gatekit: low: step 2/5, 70 s\ngatekit: low: step 4/5, 140 s\n"
+    assert err.splitlines() == [
+        "gatekit: low: begins at step 1/5",
+        "gatekit: low: step 2/5, 70 s",
+        "gatekit: low: step 4/5, 140 s",
+    ]
     assert session.phases == [None, "high", "low"]
 
 

@@ -23,6 +23,8 @@ def test_run_shows_what_is_logged(project, fake, monkeypatch, capsys):
     assert captured.err.splitlines() == [
         "gatekit: embeddings from the cache: 2 of 2",
         "gatekit: warning: a prompt was cut",
+        "gatekit: high: begins at step 1/3",
+        "gatekit: low: begins at step 1/5",
     ]
     LOG.info("after the run nobody listens")
     assert "nobody" not in capsys.readouterr().err

@@ -216,6 +216,8 @@ def test_missing_files_are_listed_and_refused_by_a_run(project):
 
 
 def test_files_are_looked_up_in_order(project, tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+
     def found():
         return planned(project, models_dir=tmp_path / "m").variants["fine"].params.file
 
@@ -223,7 +225,7 @@ def test_files_are_looked_up_in_order(project, tmp_path, monkeypatch):
     content = (project / "fine.num").read_bytes()
     (project / "fine.num").unlink()
     for folder in ("env/diffusion_models", "env/unet", "m/loras"):
-        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "fine.num").write_bytes(content)
     monkeypatch.setenv("GATEKIT_MODELS", f"/nowhere:{tmp_path / 'env'}")
     assert found() == tmp_path / "m/loras/fine.num"
@@ -342,10 +344,10 @@ def test_a_components_device_is_checked_when_planning(project, section):
     assert getattr(part.family.components, section).device == "cuda:1"
 
 
-def test_a_models_dir_that_is_not_there_is_worth_a_warning(project, tmp_path):
+def test_a_models_dir_that_is_not_there_is_an_error(project, tmp_path):
     schedule = load_schedule(project / "fake.yaml")
-    plan = resolve(schedule, models_dir=tmp_path / "nowhere")
-    assert any("nowhere: no such folder" in warning for warning in plan.warnings)
+    with pytest.raises(InputError, match=r"no such folder .*nowhere"):
+        resolve(schedule, models_dir=[tmp_path, tmp_path / "nowhere"])
 
 
 def test_what_is_no_schedule_and_no_inputs_is_said_so(project):

@@ -5,14 +5,14 @@ Stages: ``vae``, ``base``, ``experts``; each continues from the files of the one
 both GPUs and each trains one expert. With ``--start-from FOLDER`` the shipped experts are trained
 further, on the shipped autoencoder and text encoder: what a longer training would have given
 need not be made in one go. ``--start-from FOLDER --stages quantise`` writes the shipped files anew
-from the experts' fp16 files.
+from the experts' fp16 files; without ``--start-from``, from the experts trained into ``--out``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gatekit_tinywan.train import check, export, fit, shipped
-from gatekit_tinywan.train.config import BOUNDARY, REHEARSAL, Config
-from gatekit_tinywan.train.dataset import FIRST, Captions, Dataset, build_dataset
-from gatekit_tinywan.train.denoiser import Range, examples, train_denoiser
-from gatekit_tinywan.train.importance import importance
+from gatekit_tinywan.train import fit, shipped
+from gatekit_tinywan.train.config import REHEARSAL, Config
+from gatekit_tinywan.train.dataset import FIRST, Captions, build_dataset
+from gatekit_tinywan.train.denoiser import Range, train_denoiser
+from gatekit_tinywan.train.experts import quantise, report, restored, train_experts
 from gatekit_tinywan.train.models import TextConditioned, build_vae, restore, save
 from gatekit_tinywan.train.vae import measure_vae, train_vae
 from gatekit_tinywan.world import HELD_OUT_SEED, judge, render, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip, encode_clip
 
-CALIBRATION = 32  # clips a call; eight calls show every noise level
 
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the stages."""
-    args = _arguments()
+    args = _arguments(arguments)
     config = REHEARSAL if args.rehearse else Config()
     given = {k: v for k, v in vars(args).items() if k in config.as_dict() and v is not None}
     config = replace(config, **given)
@@ -101,78 +99,29 @@ def main() -> None:
         )  # fmt: skip
         if rank == 0:
             save(out / "base", model, parts=2)
-            _report(model, model, vae, data, device, log, "base")
-    elif not args.start_from:
+            report(model, model, vae, data, device, log, "base")
+    elif "experts" in stages and not args.start_from:
         restore(out / "base", model)
-    if {"experts", "quantise"} & set(stages):
-        if "experts" not in stages:
-            whole = replace(whole, expert_seconds=0.0)
+    if not {"experts", "quantise"} & set(stages):
+        return
+    if args.start_from:
+        starts = {n: shipped.load_expert(args.start_from, n).to(device) for n in shipped.EXPERTS}
+        if rank == 0:
+            report(starts["high"], starts["low"], vae, data, device, log, "before")
+    elif "experts" in stages:
         starts = dict.fromkeys(shipped.EXPERTS, model)
-        if args.start_from:
-            starts = {n: shipped.load_expert(args.start_from, n).to(device) for n in starts}
-            if rank == 0:
-                _report(starts["high"], starts["low"], vae, data, device, log, "before")
-        _experts(model, starts, vae, data, whole, device, log, out)
+    else:
+        starts = restored(out, device)
+    if "experts" in stages:
+        train_experts(model, starts, vae, data, whole, device, log, out)
+    else:
+        quantise(starts, vae, data, whole, device, out)
 
 
 def _fresh(config: Config) -> dict[str, torch.Tensor]:
     """The same initial weights on every process."""
     torch.manual_seed(config.seed)
     return TextConditioned().state_dict()
-
-
-def _experts(
-    model: TextConditioned, starts: Mapping[str, TextConditioned], vae: object, data: Dataset,
-    config: Config, device: str, log: fit.Log, out: Path,
-) -> None:  # fmt: skip
-    """Train each expert from its own start, in ``model``, whose blocks are compiled."""
-    rank, size = fit.world()
-    states = {
-        name: {k: v.clone() for k, v in start.state_dict().items()}
-        for name, start in starts.items()
-    }
-    ranges = {"high": Range(BOUNDARY, 1.0, 5.0), "low": Range(0.0, BOUNDARY, config.base_shift)}
-    for i, (name, noise) in enumerate(ranges.items()):
-        if size > 1 and i % size != rank:
-            continue
-        model.load_state_dict(states[name])
-        if config.expert_seconds > 0:
-            train_denoiser(
-                model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
-                name=name, with_text=False, together=False, rounded=config.rounded_share,
-            )  # fmt: skip
-        save(out / name, model, parts=2)
-        torch.manual_seed(config.seed)
-        few = replace(config, batch=min(config.batch, CALIBRATION))
-        # Compiled blocks pass by the hooks that watch the inputs.
-        plain = TextConditioned().to(device)
-        plain.load_state_dict(model.state_dict())
-        weights = importance(plain.transformer, examples(plain, data, noise, few, 8))
-        export.export_expert(out / "weights", name, plain.transformer, weights)
-        if name == "high":
-            export.export_text_encoder(out / "weights", model.text)
-            export.export_vae(out / "weights", vae, data.mean, data.std)
-    if size > 1:
-        dist.barrier()
-    if rank == 0:
-        experts = []
-        for name in ranges:
-            experts.append(TextConditioned().to(device))
-            restore(out / name, experts[-1])
-        _report(experts[0], experts[1], vae, data, device, log, "experts")
-
-
-def _report(
-    high: TextConditioned, low: TextConditioned, vae: Any, data: Dataset, device: str, log: fit.Log,
-    name: str,
-) -> None:  # fmt: skip
-    """Accuracy on held-out captions, and a few videos to look at."""
-    clips, steps = (512, 20) if device == "cuda" else (4, 4)
-    rates, videos = check.accuracy(
-        high, low, vae, (data.mean, data.std), device, clips, steps=steps
-    )
-    log(check=name, clips=clips, steps=steps, **rates)
-    torch.save((videos[:16] * 255).byte().cpu(), log.path.with_name(f"videos_{name}.pt"))
 
 
 @torch.no_grad()
@@ -192,7 +141,7 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise")
@@ -204,7 +153,11 @@ def _arguments() -> argparse.Namespace:
         ("vae_rate", float), ("rounded_share", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
-    return parser.parse_args()
+    args = parser.parse_args(arguments)
+    for name in ("vae_seconds", "base_seconds", "expert_seconds"):
+        if (given := getattr(args, name)) is not None and not given > 0:
+            parser.error(f"--{name.replace('_', '-')}: above 0; --stages says what is trained")
+    return args
 
 
 if __name__ == "__main__":

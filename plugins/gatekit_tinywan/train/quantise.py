@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from gatekit import install_extra
+
 MATRICES = tuple(
     [f"{a}.{m}.weight" for a in ("self_attn", "cross_attn") for m in "qkvo"]
     + ["ffn.0.weight", "ffn.2.weight"]
@@ -28,7 +30,7 @@ def _ggml() -> Any:
     spec = importlib.util.find_spec("libggml")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            "the package libggml-python is missing; install gatekit-diffusion[quant]"
+            f"the package libggml-python is missing; {install_extra('quant')}"
         )
     folder = Path(spec.submodule_search_locations[0])
     name = next(iter(sorted(folder.rglob("libggml-base.*"))))

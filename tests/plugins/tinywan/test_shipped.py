@@ -28,6 +28,14 @@ def test_the_files_of_every_schedule_are_there_and_small():
     assert sum(f.stat().st_size for f in WEIGHTS.iterdir()) <= 40 * 2**20
 
 
+@pytest.mark.parametrize("file", sorted(WEIGHTS.glob("tinywan_*")), ids=lambda p: p.name)
+def test_inspect_says_that_a_file_serves_the_small_model(file, capsys):
+    from gatekit.cli import call
+
+    assert call(["inspect", str(file)]) == 0
+    assert " of family wan22 (also tinywan)\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("log", sorted(WEIGHTS.glob("*.log")), ids=lambda p: p.stem)
 def test_logs_say_what_made_them(log):
     lines = [json.loads(line) for line in log.read_text().splitlines()]

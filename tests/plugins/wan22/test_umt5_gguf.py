@@ -321,6 +321,7 @@ def test_inspect(model, state, tools, tmp_path, capsys):
     assert f"model: UMT5 encoder, {LAYERS} layers x {DIM}" in shown
     assert "storage: Q8_0, 8." in shown and "tokenizer: in the file" in shown
     assert "  text_encoder: {file: umt5-Q8_0.gguf}" in shown
+    assert "opens as: text_encoder of family wan22\n" in shown  # of another width than tinywan's
     save_file(state, tmp_path / "bare.safetensors")
     assert call(["inspect", str(tmp_path / "bare.safetensors")]) == 0
     assert "no tokenizer in it nor beside it: add 'tokenizer: FILE'" in capsys.readouterr().out
