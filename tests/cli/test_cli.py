@@ -288,7 +288,8 @@ def test_a_full_disk(here, limit, place):
         [sys.executable, "-c", LIMITED, tests, str(limit), *argv], capture_output=True, text=True
     )
     assert done.returncode == 1, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    lines = [x for x in done.stderr.splitlines() if "begins at step" not in x]
+    assert len(lines) == 1, done.stderr
     assert f"{place}: cannot write: " in done.stderr
     assert not list(here.glob("*.mp4"))
     assert not [p for p in here.rglob("*") if ".part" in p.name]
