@@ -27,7 +27,7 @@ def check_plot(path: Path) -> None:
         raise gatekit.InputError(
             "plots are drawn with matplotlib, which is not installed",
             where="--plot",
-            remedy="pip install 'gatekit-diffusion[report]'",
+            remedy=gatekit.install_extra("report"),
         )
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise gatekit.InputError(

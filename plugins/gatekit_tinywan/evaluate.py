@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatekit
+from gatekit_tinywan.arguments import positive
 from gatekit_tinywan.batch import Batch, embed, family_of
 from gatekit_tinywan.world import HELD_OUT_SEED, Verdict, judge, sample_scenes
 
@@ -105,14 +106,14 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("schedules", nargs="+", type=Path, metavar="SCHEDULE")
-    parser.add_argument("--clips", type=int, default=1024, help="held-out captions (1024)")
-    parser.add_argument("--batch", type=int, default=None, help="videos at a time")
+    parser.add_argument("--clips", type=positive, default=1024, help="held-out captions (1024)")
+    parser.add_argument("--batch", type=positive, default=None, help="videos at a time")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, default=None, help="also write the lines here")
     args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    batch = args.batch or (128 if device == "cuda" else 8)
+    batch = args.batch or (128 if device.startswith("cuda") else 8)
     first: tuple[Verdict, Tensor] | None = None
     lines: list[dict[str, Any]] = []
     for path in args.schedules:
@@ -125,6 +126,7 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
                 value=plan.family.name,
                 remedy="write 'family: {use: tinywan}'",
             )
+        gatekit.check_device(device, "--device", "choose another one: --device cpu")
         began = time.monotonic()
         verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)
         first = first or (verdict, videos)

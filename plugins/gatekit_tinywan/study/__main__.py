@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gatekit
+from gatekit_tinywan.arguments import positive
 from gatekit_tinywan.study import __doc__ as about
 from gatekit_tinywan.study import peer
 from gatekit_tinywan.study.bench import Bench
@@ -45,12 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; default: all")
-    add("--prompts", type=_positive, default=64, metavar="N", help="prompts (64)")
+    add("--prompts", type=positive, default=64, metavar="N", help="prompts (64)")
     add("--split", choices=("tune", "report"), default="report", help="which prompts (report)")
     add("--evaluations", type=_numbers, default=BUDGETS, metavar="N,N", help="budgets: 8,12,20,40")
     add("--only", type=_pattern, metavar="REGEX", help="rows whose names match")
     add("--out", type=Path, default=Path("study"), metavar="DIR", help="values (study)")
-    add("--batch", type=_positive, help="videos at a time (128 on a GPU, else 4)")
+    add("--batch", type=positive, help="videos at a time (128 on a GPU, else 4)")
     add("--device", help="cpu or cuda; default: what is there")
     add("--compute", default="fp32", help="arithmetic of the experts (fp32)")
     add("--tf32", action="store_true", help="TF32 products on a GPU: faster, rounded to 10 bits")
@@ -65,14 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str, least: int = 1) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from {least} on")
-    return int(text)
-
-
 def _fine(text: str) -> int:
-    return _positive(text, LEAST_STEPS)
+    return positive(text, LEAST_STEPS)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -117,11 +117,18 @@ class Report:
         return row.startswith("gate") == cell.row.startswith("gate")
 
     def _autos(self, there: Mapping[tuple[str, int], Rows]) -> Iterator[str]:
-        """``auto`` by threshold, from runs that carried and runs that reset."""
+        """``auto`` by threshold, from runs that carried and runs that reset; nothing without."""
+        rows = list(self._auto_rows(there))
+        if not rows:
+            return
         yield from ("", "`auto`, each sample alone: share carried, error mean / median.", "")
         heads = " | ".join(f"rho <= {t:g}" for t in derived.AUTO)
         yield f"| | evaluations | carry | {heads} | reset | best of both |"
         yield "|---|---|---|" + "---|" * (len(derived.AUTO) + 2)
+        yield from rows
+
+    def _auto_rows(self, there: Mapping[tuple[str, int], Rows]) -> Iterator[str]:
+        """A line a method and number of evaluations: over one switch, then over two."""
         for method in dict.fromkeys(row.removesuffix(", carry") for row, _ in there):
             for budget in self.budgets:
                 runs = [there.get((f"{method}, {p}", budget)) for p in ("carry", "reset")]

@@ -28,6 +28,23 @@ def test_evaluate_of_another_model(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--clips", "0"], "0: a whole number from 1 on"),
+        (["--batch", "-1"], "-1: a whole number from 1 on"),
+        (["--device", "foo"], "no such device (got 'foo')"),
+        (["--device", "cuda:99"], "torch cannot use this device"),
+    ],
+)
+def test_evaluate_of_what_cannot_be(arguments, said, capsys):
+    try:
+        code = evaluate.main([str(SCHEDULES / "tinywan_fp16.yaml"), *arguments])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (["nosuch"], "no such set"),
         (["table", "--only", "("], "no regular expression"),
         (["table", "--evaluations", "9"], "9: of 8, 12, 20, 40"),

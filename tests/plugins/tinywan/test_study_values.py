@@ -5,6 +5,9 @@ import math
 import pytest
 
 from gatekit_tinywan.study import derived, peer, values
+from gatekit_tinywan.study.sets import SETS
+from gatekit_tinywan.study.store import Store
+from gatekit_tinywan.study.tables import Report
 
 
 def test_errors_and_flips():
@@ -52,6 +55,22 @@ def test_the_second_decision_follows_the_first():
     }
     said = {t: derived.auto_twice(t, runs).rows[0]["v"] for t in (0.05, 1.0, 6.0, 10.0)}
     assert said == {0.05: "rr", 1.0: "rr", 6.0: "cc", 10.0: "cc"}
+
+
+def test_tables_have_what_is_stored_and_no_head_without_a_line(tmp_path):
+    about = dict.fromkeys(("weights", "split", "device", "compute", "torch"), "x")
+    store = Store(tmp_path, about)
+    cells = {c.row: c for c in SETS["history"]() if c.evaluations == 8}
+    row = {"i": 0, "fp16": 0.25, "nfe": 8, "seconds": 1.0, "rho": [0.5]}
+    for policy in ("close", "carry"):
+        store.append(cells[f"unipc, {policy}"], [row])
+    text = "\n".join(Report(store, {}, [8]).lines(["history", "table"]))
+    assert "| unipc, close | 0.2500 / 0.2500 |" in text
+    assert "`auto`" not in text and "### table" not in text
+    store.append(cells["unipc, reset"], [{**row, "fp16": 0.75}])
+    lines = list(Report(store, {}, [8]).lines(["history"]))
+    (line,) = (line for line in lines if line.startswith("| unipc | 8 |"))
+    assert "0.00: 0.7500 / 0.7500 | 1.00: 0.2500 / 0.2500" in line  # rho 0.5: above 0.25, at 0.5
 
 
 def test_settle_takes_the_first_step_that_has_settled():

@@ -18,7 +18,7 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from gatekit_wan22 import kernels
-from gatekit_wan22.blocks import DECODERS
+from gatekit_wan22.blocks import CODEBOOK, DECODERS
 from gatekit_wan22.dequantise import dequantise
 from gatekit_wan22.operators import linear
 
@@ -91,6 +91,14 @@ def test_every_type_has_a_kernel_of_the_true_sizes():
     assert sorted(KINDS) == TYPES
     sizes = {name: (kind.weights, kind.size) for name, kind in KINDS.items()}
     assert sizes == {name: GGML_QUANT_SIZES[GGMLQuantizationType[name]] for name in TYPES}
+
+
+@interpreted
+def test_the_table_of_iq4_is_that_of_the_torch_path():
+    """Of all sixteen nibbles at d = 1: the words that hold it are written twice."""
+    one = np.frombuffer(np.float16(1).tobytes() + bytes(i << 4 | i for i in range(16)), np.uint8)
+    found = expanded(torch.from_numpy(one.copy()), "IQ4_NL")
+    assert found.tolist() == [*CODEBOOK, *CODEBOOK]
 
 
 @interpreted
