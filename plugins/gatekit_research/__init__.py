@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # name -> "module:function" of a typer command; its attribute ``cls`` may name another class of one
 COMMANDS: dict[str, str] = {
     "profile": "gatekit_research.profile.command:profile",
+    "propose": "gatekit_research.propose.command:propose",
 }
 
 

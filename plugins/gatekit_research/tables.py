@@ -7,13 +7,16 @@ from collections.abc import Sequence
 WIDE = 200
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], mark: int = -1) -> None:
-    """Print rows under their heads, all but the first column to the right.
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], mark: int = -1, left: Sequence[int] = (0,)
+) -> None:
+    """Print rows under their heads.
 
     Args:
         heads: One a column.
         rows: Cells.
         mark: Number of the row to stand out.
+        left: Columns of text; the others are numbers, and stand to the right.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -24,7 +27,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], mark: int =
         console = Console(highlight=False, width=WIDE)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for i, head in enumerate(heads):
-        table.add_column(escape(head), justify="right" if i else "left", overflow="fold")
+        table.add_column(escape(head), justify="left" if i in left else "right", overflow="fold")
     for i, row in enumerate(rows):
         table.add_row(*(escape(cell) for cell in row), style="bold green" if i == mark else "")
     console.print(table)

@@ -1,0 +1,1 @@
+"""``gatekit propose``: boundaries and variants from a profile, under a budget."""
