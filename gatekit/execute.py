@@ -68,6 +68,7 @@ def run(
     progress: Progress | None = None,
     resume: str | Path | None = None,
     warm: Warm | None = None,
+    decode: bool = True,
 ) -> Result:
     """Make a video.
 
@@ -81,6 +82,7 @@ def run(
         progress: Told what is going on.
         resume: Run folder of a run that stopped early; continued bit for bit.
         warm: Keeps weights and encoded prompts for the next run that is given it.
+        decode: Whether the latent is decoded at once; else where ``Result.video`` is asked for.
 
     Raises:
         InputError: Inputs that the family cannot use.
@@ -102,7 +104,7 @@ def run(
     folder = _folder(target, run_dir, resume)
     kept = warm or Cold()
     plan = kept.adopt(plan)
-    execution = _Execution(plan, inputs, target, folder, progress or Silent(), kept)
+    execution = _Execution(plan, inputs, target, folder, progress or Silent(), kept, decode)
     return execution.go(observers, resume)
 
 
@@ -156,6 +158,7 @@ class _Execution:
     folder: RunFolder | None
     progress: Progress
     warm: Warm
+    decode: bool = True
     timings: dict[str, float] = field(default_factory=dict[str, float])
 
     def go(self, observers: Sequence[Observer], resume: str | Path | None) -> Result:
@@ -172,7 +175,7 @@ class _Execution:
 
     def _make(self, observers: Sequence[Observer], state: State | None) -> Result:
         began = time.perf_counter()
-        recorded = self.folder is not None or self.out is not None
+        recorded = self.folder is not None or self.out is not None or self.warm.keeps
         hashes = self.warm.hashes(self.plan) if recorded else None
         trajectory = self._denoise(observers, state)
         if self.folder is not None:  # the steps before a resume belong to the result too
@@ -180,7 +183,7 @@ class _Execution:
         latent = trajectory.x[0].float().cpu()
         failed = self._keep_latent(latent)
         video: Tensor | None = None
-        if self.out is None or self.out.kind != "latent":
+        if self.decode if self.out is None else self.out.kind != "latent":
             video = self._timed("decoding", lambda: decode_latent(self.plan, latent))
         weights = hashes.result() if hashes is not None else None
         run_dir = self.folder.path if self.folder is not None else None

@@ -29,6 +29,8 @@ class Warm:
         loaded: Variants that are loaded, with their expected bytes, the one used last at the end.
     """
 
+    keeps = True
+
     def __init__(self, prompts: int = 32) -> None:
         self.loaded: dict[ModelVariant, int] = {}
         self._prompts = prompts
@@ -75,6 +77,8 @@ class Warm:
 
 class Cold(Warm):
     """Keeps nothing beyond its run."""
+
+    keeps = False
 
     def adopt(self, plan: Plan) -> Plan:
         """The plan itself."""

@@ -1,0 +1,1 @@
+"""``gatekit sweep``: many runs from one file, each done once, compared on equal noise."""

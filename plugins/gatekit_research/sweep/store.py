@@ -1,0 +1,113 @@
+"""The folder of a sweep: results.jsonl, a line a cell; latents and videos beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gatekit
+
+RESULTS, ABOUT = "results.jsonl", "sweep.json"
+LATENTS, VIDEOS, TRACES = "latents", "videos", "traces"
+Line = dict[str, Any]
+
+
+class Store:
+    """What a sweep has found so far.
+
+    A line is written in one piece and synchronised; one that a power cut tore is taken off before
+    the next is added. A later line of a cell replaces an earlier one.
+
+    Args:
+        folder: Of the sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, kind: str, digest: str) -> Path:
+        """A cell's latent, video or trace."""
+        return self.folder / kind / f"{digest}{'.mp4' if kind == VIDEOS else '.safetensors'}"
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Make the folder, mend a torn line, write ``sweep.json``. Raises OutputError."""
+        try:
+            for kind in (LATENTS, VIDEOS, TRACES):
+                (self.folder / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise gatekit.OutputError(
+                f"cannot make the folder: {exc.strerror}",
+                where=str(self.folder),
+                remedy="choose another place with -o",
+            ) from exc
+        results = self.folder / RESULTS
+        data = results.read_bytes() if results.exists() else b""
+        if data and not data.endswith(b"\n"):
+            gatekit.write_atomic(results, data[: data.rfind(b"\n") + 1])
+        text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+        gatekit.write_atomic(self.folder / ABOUT, text.encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None]:
+        """Keep a second sweep out of this folder. Raises InputError where one is there."""
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this platform
+            yield
+            return
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                raise gatekit.InputError(
+                    "another sweep is writing to this folder",
+                    where=str(self.folder),
+                    remedy="wait for it, or choose another folder with -o",
+                ) from exc
+            yield
+
+    def read(self) -> dict[str, Line]:
+        """Digest -> its last line."""
+        lines: dict[str, Line] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for text in (self.folder / RESULTS).read_text("utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    line = json.loads(text)
+                    lines[line["cell"]] = line
+        return lines
+
+    def append(self, line: Line) -> None:
+        """Add a line. Raises OutputError."""
+        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        try:
+            place = os.open(self.folder / RESULTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(place, data)
+                os.fsync(place)
+            finally:
+                os.close(place)
+        except OSError as exc:
+            raise gatekit.OutputError(
+                f"cannot write: {exc.strerror}",
+                where=str(self.folder / RESULTS),
+                remedy="free space there; the sweep goes on where it stopped",
+            ) from exc
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """``sweep.json`` of a folder.
+
+    Raises:
+        InputError: No folder of a sweep.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        return dict(about) if about["arms"] else {}
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise gatekit.InputError(
+            "no folder of a sweep", where=str(folder), remedy=f"name one that holds {ABOUT}"
+        ) from exc

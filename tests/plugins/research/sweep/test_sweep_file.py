@@ -1,0 +1,123 @@
+"""The sweep file: what its axes make, and every mistake at its line."""
+
+from pathlib import Path
+
+import pytest
+
+import gatekit
+from gatekit_research.sweep.arms import arms_of
+from gatekit_research.sweep.file import load_sweep
+from gatekit_research.sweep.order import ordered, variants_of
+
+
+def arms(file):
+    return arms_of(load_sweep(file))
+
+
+def test_cases_times_points_and_a_fixed_reference(sweep):
+    found = arms(sweep())
+    names = ["plain, steps=6", "plain, steps=8", "euler, steps=6", "euler, steps=8"]
+    assert [a.name for a in found] == ["reference", *names]
+    assert [a.baseline for a in found] == [None, None, None, *names[:2]]
+    assert {a.reference for a in found[1:]} == {"reference"}
+    assert [a.plan.nfe for a in found] == [16, 6, 8, 6, 8]
+    assert found[3].plan.phases[0].sampler.name == "euler"
+
+
+def test_a_case_may_be_the_reference_at_its_own_point(sweep):
+    found = arms(sweep(("reference: {set: {sigmas.steps: 16}}", "reference: plain")))
+    assert [a.reference for a in found] == ["plain, steps=6", "plain, steps=8"] * 2
+
+
+def test_zipped_keys_go_together_and_lists_are_needless(sweep):
+    text = (
+        "version: 1\nname: z\nbase: fake.yaml\nprompts: [x]\n"
+        "zip:\n  - {sigmas.steps: [4, 6], phases.high.until: [0.8, 0.9]}\n"
+        "grid: {phases.low.sampler.use: [euler, heun]}\n"
+    )
+    found = arms(sweep(text=text))
+    assert [a.name for a in found] == [
+        "steps=4, until=0.8, use=euler",
+        "steps=4, until=0.8, use=heun",
+        "steps=6, until=0.9, use=euler",
+        "steps=6, until=0.9, use=heun",
+    ]
+    assert [a.baseline for a in found] == [None, *[found[0].name] * 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("grid:", "gird:", ":8:1: gird: unknown key 'gird'; did you mean 'grid'?"),
+        (
+            "sigmas.steps: [6",
+            "sigmas.stpes: [6",
+            ":9:3: sigmas.stpes: unknown key 'stpes'; did you",
+        ),
+        ("[6, 8]", "[6, many]", ":9:21: sigmas.steps: must be a whole number"),
+        ("[6, 8]", "[]", ":9:17: grid.sigmas.steps: must not be empty"),
+        ("sampler: euler", "sampler: eulr", ":6:46: phases[0].sampler: unknown sampler 'eulr'"),
+        ("phases.high.sampler", "phases.hgih.sampler", "phases has no entry 'hgih'; did you mean"),
+        ("psnr", "psnrr", ":12:39: metrics[2]: unknown metric 'psnrr'; did you mean 'psnr'?"),
+        ("base: fake.yaml", "base: fale.yaml", ":3:7: base: no such schedule"),
+        ("name: euler", "name: plain", ":6:12: list[1].name: two cases of one name"),
+        ("{set: {sigmas.steps: 16}}", "best", ":7:12: reference: no case of this name"),
+        ("reference: {set: {sigmas.steps: 16}}\n", "", "compares with a reference"),
+        ("seeds: 1", "seeds: [-1]", "seeds"),
+        ("prompts: [a ball, a longer ball]", "prompts: []", ":10:10: prompts: must not be empty"),
+        ("[6, 8]", "[6, 6]", "two arms of one name"),
+        ("psnr", "caption", ":10:11: prompts[0]: the metric 'caption' judges canonical captions"),
+        ("[6, 8]", "[1, 8]", ":5:5: list[0]: arm 'plain, steps=1': "),
+    ],
+)
+def test_mistakes_are_told_at_their_line_and_nothing_is_written(
+    sweep, call, project, capsys, old, new, said
+):
+    file = sweep((old, new))
+    assert call(file) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and "sweep.yaml" in line
+    assert not (project / "small.sweep").exists()
+
+
+def test_zipped_lists_of_unequal_length(sweep):
+    file = sweep(("grid:", "zip:\n  - {sigmas.shift: [3.0, 5.0], video.frames: [5]}\ngrid:"))
+    with pytest.raises(gatekit.ScheduleError, match=r":9:5: zip\[0\]: .*as many values"):
+        arms(file)
+
+
+def test_arms_are_ordered_so_that_variants_are_swapped_least(sweep, project):
+    (project / "other.num").write_text('{"gain": 0.7}')
+    change = "{name: other%d, set: {variants.coarse.file: other.num, sigmas.shift: %d.0}}"
+    cases = "\n".join(
+        f"  - {{name: plain{i}, set: {{sigmas.shift: {i}.0}}}}\n  - " + change % (i, i)
+        for i in (3, 4, 5)
+    )
+    text = f"version: 1\nname: s\nbase: fake.yaml\nprompts: [x]\nlist:\n{cases}\n"
+    found = arms(sweep(text=text))
+
+    def swaps(order):
+        needed, loaded = 0, ()
+        for arm in order:
+            needed += sum(v not in loaded for v in variants_of(arm))
+            loaded = variants_of(arm)
+        return needed
+
+    assert swaps(found) == 2 + 5
+    best = ordered(found)
+    assert sorted(a.name for a in best) == sorted(a.name for a in found)
+    assert swaps(best) == 3
+
+
+def test_references_come_first(sweep):
+    file = sweep(("reference: {set: {sigmas.steps: 16}}", "reference: euler"))
+    names = [arm.name for arm in ordered(arms(file))]
+    assert names == ["euler, steps=6", "euler, steps=8", "plain, steps=6", "plain, steps=8"]
+
+
+def test_the_example_is_a_sweep_that_can_run(monkeypatch):
+    monkeypatch.delenv("GATEKIT_MODELS", raising=False)
+    example = Path(__file__).parents[4] / "docs" / "examples" / "tinywan_gate.yaml"
+    found = arms(example)
+    assert [a.name for a in found if a.compared][:2] == ["fp16", "gate"]
+    assert {p.variant for p in found[2].plan.phases} == {"high-q2k", "high-q5ks", "low-fp16"}
