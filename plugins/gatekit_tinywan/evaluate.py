@@ -59,10 +59,11 @@ def evaluate(
             verdicts.append(judge(video, scenes[rows.start : rows.stop].to(device)))
             videos.append((video * 255).round().byte().cpu())
             say(f"{rows.stop}/{clips} in {time.monotonic() - began:.0f} s")
-    return _joined(verdicts), torch.cat(videos)
+    return joined(verdicts), torch.cat(videos)
 
 
-def _joined(parts: Sequence[Verdict]) -> Verdict:
+def joined(parts: Sequence[Verdict]) -> Verdict:
+    """Verdicts on parts as one, on the CPU."""
     import dataclasses
 
     import torch

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gatekit_tinywan.train import fit, shipped
+from gatekit_tinywan.train import fit, seen, shipped
 from gatekit_tinywan.train.config import REHEARSAL, Config
-from gatekit_tinywan.train.dataset import FIRST, Captions, build_dataset
+from gatekit_tinywan.train.dataset import CLIPS_OF_A_SEED, FIRST, Captions, Dataset, build_dataset
 from gatekit_tinywan.train.denoiser import Range, train_denoiser
 from gatekit_tinywan.train.experts import quantise, report, restored, train_experts
 from gatekit_tinywan.train.models import TextConditioned, build_vae, restore, save
 from gatekit_tinywan.train.vae import measure_vae, train_vae
-from gatekit_tinywan.world import HELD_OUT_SEED, judge, render, sample_scenes
+from gatekit_tinywan.world import HELD_OUT_SEED, TRAIN_SEED, judge, render, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip, encode_clip
 
 
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.start_from and not {"experts", "quantise"} >= set(stages):
         raise SystemExit("--start-from: the stages are experts and quantise")
     whole, config = config, config.share(size)
-    offset = FIRST + rank * config.clips
+    # A part of another seed sees other clips.
+    offset = FIRST + config.seed * CLIPS_OF_A_SEED + rank * config.clips
     captions = (
         Captions(config.clips, offset) if {"base", "experts", "quantise"} & set(stages) else None
     )
@@ -84,7 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     vae.eval()
     data = build_dataset(vae, captions, config.clips, offset, device, statistics)
-    log(stage="dataset", clips=len(data.latents), mean=data.mean.tolist(), std=data.std.tolist())
+    if config.seen_share > 0:
+        data = replace(data, seen=_seen(vae, data, config, offset))
+    log(
+        stage="dataset", clips=len(data.latents), mean=data.mean.tolist(), std=data.std.tolist(),
+        seen=None if data.seen is None else data.seen.square().sum(0).tolist(),
+    )  # fmt: skip
 
     model = TextConditioned().to(device)
     if device == "cuda":
@@ -116,6 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_experts(model, starts, vae, data, whole, device, log, out)
     else:
         quantise(starts, vae, data, whole, device, out)
+
+
+def _seen(vae: Any, data: Dataset, config: Config, offset: int) -> torch.Tensor:
+    """How the loss weights the latents' errors; the same on every process."""
+    count = min(64 if data.latents.is_cuda else 2, len(data.latents))
+    scenes = sample_scenes(TRAIN_SEED, range(offset, offset + count)).to(data.latents.device)
+    form = seen.metric(vae, data.latents[:count], scenes, (data.mean, data.std))
+    return seen.root(fit.mean_over_processes(form), config.seen_share)
 
 
 def _fresh(config: Config) -> dict[str, torch.Tensor]:
@@ -150,7 +164,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
         ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
-        ("vae_rate", float), ("rounded_share", float), ("seed", int),
+        ("vae_rate", float), ("rounded_share", float), ("image_share", float),
+        ("text_dropout", float), ("seen_share", float), ("decay_from", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
     args = parser.parse_args(arguments)

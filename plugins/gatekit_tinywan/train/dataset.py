@@ -19,6 +19,7 @@ from gatekit_tinywan.world import TRAIN_SEED, Codes, render, sample_scenes
 from gatekit_tinywan.world.attributes import BACKGROUNDS, RELATIONS, THING_WORDS
 from gatekit_wan22.whole_clip import encode_clip
 
+CLIPS_OF_A_SEED = 1 << 24
 FIRST = 1 << 20  # clips of the denoiser's training begin here; the autoencoder uses earlier ones
 
 
@@ -33,6 +34,7 @@ class Dataset:
     codes: Tensor  # [n, 14] int64: every attribute of the clip
     mean: Tensor  # [16]
     std: Tensor  # [16]
+    seen: Tensor | None = None  # [16, 16]: R of the loss |R e|^2; None: plain squared error
 
 
 class Captions:

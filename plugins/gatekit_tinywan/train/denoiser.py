@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatekit_tinywan.train import fit
+from gatekit_tinywan.train import fit, seen
 from gatekit_tinywan.train.config import Config
 from gatekit_tinywan.train.dataset import Dataset, code_classes
 from gatekit_tinywan.train.models import TextConditioned
@@ -108,26 +108,29 @@ def train_denoiser(
             with torch.set_grad_enabled(with_text):
                 text = model.embed(ids, mask)
             v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
-        loss = F.mse_loss(v.float(), n - x0)
-        total = loss + HINT * heads(text, lengths, data.codes[rows]) if with_text else loss
+        error = v.float() - (n - x0)
+        loss = error.square().mean()
+        counted = loss if data.seen is None else seen.weighted(error, data.seen)
+        total = counted + HINT * heads(text, lengths, data.codes[rows]) if with_text else counted
         for p in trained:
             p.grad = None
         total.backward()
         if rounded:
             rounding.undo()
-        return loss.detach()
+        return torch.stack([loss, counted]).detach()
 
     step = fit.Step(gradients, trained, opt, average, device, together=together)
     clock, progress = fit.Clock(seconds), 0.0  # from here: compiling is not training
-    sums, since = torch.zeros((), device=device), 0
+    sums, since = torch.zeros(2, device=device), 0
     while progress < 1:
-        sums += step(fit.learning_rate(rate, progress))
+        sums += step(fit.learning_rate(rate, progress, decay_from=config.decay_from))
         since += 1
         clock.steps += 1
         if clock.steps % 10 == 0:
             progress = clock.progress
         if clock.steps % 1000 == 0 or progress >= 1:
-            log(stage=name, step=clock.steps, progress=progress, loss=float(sums) / since)
+            plain, counted = (float(v) / since for v in sums)
+            log(stage=name, step=clock.steps, progress=progress, loss=plain, seen=counted)
             sums.zero_()
             since = 0
     average.store()

@@ -60,11 +60,15 @@ class Clock:
         return float(value)
 
 
-def learning_rate(peak: float, progress: float, warmup: float = 0.02) -> float:
-    """Linear warm-up, flat to the middle, cosine to a hundredth."""
+def learning_rate(
+    peak: float, progress: float, warmup: float = 0.02, decay_from: float = 0.3
+) -> float:
+    """Linear warm-up, flat to ``decay_from``, cosine to a hundredth; with 1 it stays flat."""
     if progress < warmup:
         return peak * (0.02 + 0.98 * progress / warmup)
-    fraction = max(0.0, (progress - 0.3) / 0.7)
+    if decay_from >= 1:
+        return peak
+    fraction = max(0.0, (progress - decay_from) / (1 - decay_from))
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 

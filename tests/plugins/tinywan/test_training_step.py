@@ -61,13 +61,29 @@ def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text, rounded):
     codes = torch.zeros(4, len(code_classes()), dtype=torch.long)
     ids = torch.ones(4, TEXT_LENGTH, dtype=torch.long)
     lengths, unit = torch.ones(4, dtype=torch.long), torch.ones(16)
-    data = Dataset(clips, clips[:2], ids, lengths, codes, mean=unit, std=unit)
+    data = Dataset(clips, clips[:2], ids, lengths, codes, unit, unit, seen=2 * torch.eye(16))
     model = TextConditioned()
     train_denoiser(
         model, data, Range(0.0, 1.0, 3.0), 1e-9, 1e-3, REHEARSAL, "cpu", lambda **_: None,
         name="base", with_text=with_text, together=True, rounded=rounded,
     )  # fmt: skip
-    assert float(seen[0]) > 0
+    plain, counted = seen[0]
+    assert float(plain) > 0
+    torch.testing.assert_close(counted, 4 * plain)
+
+
+@pytest.mark.parametrize("decay_from", [0.3, 0.8])
+def test_the_rate_is_whole_until_it_decays(decay_from):
+    def rate(progress):
+        return fit.learning_rate(2.0, progress, decay_from=decay_from)
+
+    assert rate(0.0) < 0.1 and rate(0.02) == rate(decay_from) == 2.0
+    assert 2.0 > rate(decay_from + 0.1) > rate(0.95) > rate(1.0)
+    assert rate(1.0) == pytest.approx(0.02)
+
+
+def test_the_rate_of_a_part_that_another_follows():
+    assert fit.learning_rate(2.0, 1.0, decay_from=1.0) == 2.0
 
 
 @pytest.mark.parametrize("kind", fused.KINDS[1:])
