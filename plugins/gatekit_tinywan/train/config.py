@@ -62,6 +62,7 @@ class Config:
     base_shift: float = 3.0
     text_dropout: float = 0.1
     image_share: float = 0.5
+    hard_share: float = 0.2  # of the clips without an image: drawn among those with a small cross
     seen_share: float = 0.75  # of the loss: errors weighted by what they do to the picture
     decay_from: float = 0.3  # part of the time with the full rate; 1: another part follows
     rounded_share: float = 0.3  # of an expert's steps: weights as in a Q2_K file

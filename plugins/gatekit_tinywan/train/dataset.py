@@ -16,7 +16,7 @@ from torch import Tensor
 from gatekit_tinywan.train import fit, fused
 from gatekit_tinywan.vocabulary import encode_ids
 from gatekit_tinywan.world import TRAIN_SEED, Codes, render, sample_scenes
-from gatekit_tinywan.world.attributes import BACKGROUNDS, RELATIONS, THING_WORDS
+from gatekit_tinywan.world.attributes import BACKGROUNDS, RELATIONS, SHAPES, SIZES, THING_WORDS
 from gatekit_wan22.whole_clip import encode_clip
 
 CLIPS_OF_A_SEED = 1 << 24
@@ -34,6 +34,7 @@ class Dataset:
     codes: Tensor  # [n, 14] int64: every attribute of the clip
     mean: Tensor  # [16]
     std: Tensor  # [16]
+    hard: Tensor | None = None  # [k] rows of clips with a small cross
     seen: Tensor | None = None  # [16, 16]: R of the loss |R e|^2; None: plain squared error
 
 
@@ -60,6 +61,19 @@ def code_columns(codes: Codes) -> Tensor:
     """All attributes side by side, [n, 14] int64."""
     columns = [getattr(codes, f.name).reshape(len(codes), -1) for f in fields(Codes)]
     return torch.cat(columns, dim=1)
+
+
+def hard_rows(codes: Tensor) -> Tensor:
+    """Rows of ``code_columns`` in which a thing is a small cross, ``[k]``.
+
+    Its arms are narrower than a latent's cell, so it is what is drawn wrong most. Captions may be
+    drawn more often than they occur: what a caption should show stays the same.
+    """
+    names = [f.name for f in fields(Codes) for _ in range(2 if f.name in THING_WORDS else 1)]
+    shape, size = names.index("shape"), names.index("size")
+    cross = codes[:, shape : shape + 2] == SHAPES.index("cross")
+    small = codes[:, size : size + 2] == SIZES.index("small")
+    return (cross & small).any(1).nonzero()[:, 0]
 
 
 def code_classes() -> list[int]:
@@ -123,4 +137,4 @@ def build_dataset(
         for part in tensor.split(4096):
             part.copy_((part.float() - mean.view(-1, 1, 1, 1)) / std.view(-1, 1, 1, 1))
     ids, lengths, codes = (part.to(device) for part in captions.result())
-    return Dataset(stacked, conditioned, ids, lengths, codes, mean, std)
+    return Dataset(stacked, conditioned, ids, lengths, codes, mean, std, hard_rows(codes))

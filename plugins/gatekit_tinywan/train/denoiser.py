@@ -172,6 +172,9 @@ def _batch(
     images = round(batch * config.image_share)
     shown = torch.randint(len(data.conditions), (images,), device=device)
     free = torch.randint(len(data.latents), (batch - images,), device=device)
+    if data.hard is not None and len(data.hard):
+        hard = round(len(free) * config.hard_share)
+        free[:hard] = data.hard[torch.randint(len(data.hard), (hard,), device=device)]
     rows = torch.cat([shown, free])
     x0 = data.latents[rows].float()
     condition = torch.zeros(batch, 20, *x0.shape[2:], device=device)

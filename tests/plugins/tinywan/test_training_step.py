@@ -61,7 +61,9 @@ def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text, rounded):
     codes = torch.zeros(4, len(code_classes()), dtype=torch.long)
     ids = torch.ones(4, TEXT_LENGTH, dtype=torch.long)
     lengths, unit = torch.ones(4, dtype=torch.long), torch.ones(16)
-    data = Dataset(clips, clips[:2], ids, lengths, codes, unit, unit, seen=2 * torch.eye(16))
+    data = Dataset(
+        clips, clips[:2], ids, lengths, codes, unit, unit, torch.tensor([3]), 2 * torch.eye(16)
+    )
     model = TextConditioned()
     train_denoiser(
         model, data, Range(0.0, 1.0, 3.0), 1e-9, 1e-3, REHEARSAL, "cpu", lambda **_: None,
