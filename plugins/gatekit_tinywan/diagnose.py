@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatekit
+from gatekit_tinywan.arguments import positive
 from gatekit_tinywan.batch import Batch, embed, family_of
 from gatekit_tinywan.evaluate import joined
 from gatekit_tinywan.world import HELD_OUT_SEED, SceneBatch, render, sample_scenes
@@ -119,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("schedule", type=Path, metavar="SCHEDULE")
     parser.add_argument("--starts", type=float, nargs="+", default=STARTS, metavar="SIGMA")
-    parser.add_argument("--clips", type=int, default=64, help="held-out captions (64)")
-    parser.add_argument("--batch", type=int, default=16, help="videos at a time (16)")
+    parser.add_argument("--clips", type=positive, default=64, help="held-out captions (64)")
+    parser.add_argument("--batch", type=positive, default=16, help="videos at a time (16)")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args(arguments)
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         schedule = gatekit.load_schedule(args.schedule, overrides=args.set)
         plan = gatekit.resolve(schedule, device=device)
+        gatekit.check_device(device, "--device", "choose another one: --device cpu")
         lines = diagnose(plan, args.starts, args.clips, device=device, batch=args.batch)
     except gatekit.UserError as error:
         print(error, file=sys.stderr)
