@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, str] = {
     "profile": "gatekit_research.profile.command:profile",
     "propose": "gatekit_research.propose.command:propose",
+    "report": "gatekit_research.report.command:report",
     "sweep": "gatekit_research.sweep.command:sweep",
 }
 
