@@ -187,7 +187,8 @@ def smallest_effect(
     """The least mean difference that so many clusters would find with ``power``.
 
     (t_(1 - alpha/2) + t_power) SE, both of Student's t with G - 1 degrees of freedom and SE the
-    cluster-robust standard error of the mean. NaN for fewer than two clusters.
+    cluster-robust standard error of the mean. NaN for fewer than two clusters, and where all
+    differences are equal: nothing then tells how they vary.
     """
     import numpy
 
@@ -199,4 +200,6 @@ def smallest_effect(
     apart = numpy.nansum(table, 1) - counts * float(numpy.nansum(table) / counts.sum())
     error = math.sqrt(groups / (groups - 1) * float((apart**2).sum())) / float(counts.sum())
     df = groups - 1
+    if error == 0.0:
+        return math.nan
     return (quantile((1.0 + level) / 2.0, df) + quantile(power, df)) * error

@@ -93,6 +93,7 @@ def sweep_page(results: Results, prompts: int) -> str:
             "groups": groups,
             "least_p": 2.0 / 2**groups,
             "tables": tables,
+            "main": main,
             "binary": {m for m in metrics if results.metric(m)["binary"]},
             "primary": main[0] if main else None,
             "controls": _controls(results, main[0]) if main else [],

@@ -83,5 +83,5 @@ def _metric(name: str) -> dict[str, Any]:
         "unit": cls.unit,
         "binary": cls.binary,
         "needs": sorted(cls.needs),
-        "says": (cls.__doc__ or "").strip().splitlines()[0],
+        "says": (cls.__doc__ or "").strip().splitlines()[0].replace("``", ""),
     }

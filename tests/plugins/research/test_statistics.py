@@ -111,3 +111,4 @@ def test_the_smallest_effect_is_found_as_often_as_stated():
     ]
     assert numpy.mean(sizes) == pytest.approx(effect, rel=0.05)
     assert math.isnan(statistics.smallest_effect([1.0], ["a"]))
+    assert math.isnan(statistics.smallest_effect([0.0, 0.0], ["a", "b"]))
