@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # name -> "module:function" of a typer command; its attribute ``cls`` may name another class of one
 COMMANDS: dict[str, str] = {
+    "check-profile": "gatekit_research.profile.check_command:check_profile",
+    "commitment": "gatekit_research.commitment.command:commitment",
     "profile": "gatekit_research.profile.command:profile",
     "propose": "gatekit_research.propose.command:propose",
     "report": "gatekit_research.report.command:report",

@@ -80,19 +80,29 @@ class Watch:
         recorder.asked += ahead[-1:]
 
 
-def record(plan: gatekit.Plan, inputs: gatekit.Inputs, observers: Sequence[Any] = ()) -> States:
+def record(
+    plan: gatekit.Plan,
+    inputs: gatekit.Inputs,
+    observers: Sequence[Any] = (),
+    warm: gatekit.Warm | None = None,
+) -> States:
     """Run ``plan`` and keep the states; raises what ``gatekit.run`` raises."""
     import torch
 
     recorders = {phase.name: Recorder(phase.guidance) for phase in plan.phases}
     phases = tuple(replace(p, guidance=recorders[p.name]) for p in plan.phases)
     watch = Watch(recorders)
-    undecoded(replace(plan, phases=phases), inputs, [watch, *observers])
+    undecoded(replace(plan, phases=phases), inputs, [watch, *observers], warm)
     sigmas, names, x, velocity = zip(*watch.found, strict=True)
     return States(sigmas, names, torch.cat(x), torch.cat(velocity))
 
 
-def undecoded(plan: gatekit.Plan, inputs: gatekit.Inputs, observers: Sequence[Any]) -> None:
+def undecoded(
+    plan: gatekit.Plan,
+    inputs: gatekit.Inputs,
+    observers: Sequence[Any],
+    warm: gatekit.Warm | None = None,
+) -> None:
     """Run all steps for their observers' sake; the video, which nobody asked for, is not decoded.
 
     Raises:
@@ -108,7 +118,7 @@ def undecoded(plan: gatekit.Plan, inputs: gatekit.Inputs, observers: Sequence[An
             raise gatekit.Cancelled
 
     try:
-        gatekit.run(plan, inputs, observers=[*observers, stop_at_the_end])
+        gatekit.run(plan, inputs, observers=[*observers, stop_at_the_end], warm=warm)
     except gatekit.Cancelled:
         if taken < steps:
             raise

@@ -46,15 +46,8 @@ class Profiling:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the states of every run, by all that they depend on."""
-        plan = self.bench.plan
-        made = {k: v for k, v in plan.resolved().items() if k not in ("variants", "name")}
-        fields = [phase.field for phase in plan.phases]
-        parts = [identities(plan), device_name(plan.device), gatekit.__version__]
-        return [
-            digest(made, fields, parts, run.prompt, identity(run.image), run.seed)
-            for run in self.runs
-        ]
+        """Of the states of every run."""
+        return [name_of(self.bench.plan, run) for run in self.runs]
 
     def make(self, progress: Progress | None = None) -> Profile:
         """Measure what is lacking and put all of it together.
@@ -66,10 +59,15 @@ class Profiling:
         for run in self.runs:
             self.bench.plan.family.check_inputs(run)
         self.work.begin()
-        with progress or Progress(self.evaluations) as bar:
-            self._references(bar)
-            for candidate in self.bench.candidates:
-                self._visit(candidate, bar)
+        warm = gatekit.Warm(len(self.runs))
+        try:
+            with progress or Progress(self.evaluations) as bar:
+                self._references(bar, warm)
+                unloaded(warm)
+                for candidate in self.bench.candidates:
+                    self._visit(candidate, bar, warm)
+        finally:
+            warm.close()
         return self._profile()
 
     @property
@@ -82,12 +80,13 @@ class Profiling:
         visits = sum(steps[c.key] * len(self._lacking(c)) for c in self.bench.candidates)
         return len(lacking) * self.bench.plan.nfe + visits
 
-    def _references(self, bar: Progress) -> None:
+    def _references(self, bar: Progress, warm: gatekit.Warm) -> None:
         for i, (run, name) in enumerate(zip(self.runs, self.names, strict=True)):
             if self.work.has_states(name):
                 continue
             bar.doing(f"reference, run {i + 1} of {len(self.names)}")
-            states = record(self.bench.plan, run, [lambda _, record, __: bar.advance(record.nfe)])
+            watch = [lambda _, record, __: bar.advance(record.nfe)]
+            states = record(self.bench.plan, run, watch, warm)
             self.work.save_states(name, states)
 
     def _result_name(self, candidate: Candidate, states: str) -> str:
@@ -97,32 +96,20 @@ class Profiling:
         names = [self._result_name(candidate, name) for name in self.names]
         return [i for i, name in enumerate(names) if self.work.result(name) is None]
 
-    def _visit(self, candidate: Candidate, bar: Progress) -> None:
+    def _visit(self, candidate: Candidate, bar: Progress, warm: gatekit.Warm) -> None:
         lacking = self._lacking(candidate)
         if not lacking:
             return
         bar.doing(candidate.key)
         with Visit(candidate) as visit:
             for i in lacking:
-                states, conditionings = self.work.states(self.names[i]), self._encoded(i)
+                states = self.work.states(self.names[i])
+                conditionings = warm.encode(self.bench.plan, self.runs[i])
                 rows = visit.measure(states, conditionings, bar.advance)
                 name = self._result_name(candidate, self.names[i])
                 self.work.save_result(
                     name, {"variant": candidate.key, "peak": visit.peak_bytes(), "rows": rows}
                 )
-
-    def _encoded(self, run: int) -> Mapping[str, gatekit.Conditioning]:
-        """A prompt's conditionings, the same for all of its seeds; every one is encoded once."""
-        number = run // len(self.seeds)
-        if number not in self._conditionings:
-            plan = self.bench.plan
-            given = self.runs[run]
-            self._conditionings[number] = plan.family.encode(given, plan.video, plan.device)
-        return self._conditionings[number]
-
-    @cached_property
-    def _conditionings(self) -> dict[int, Mapping[str, gatekit.Conditioning]]:
-        return {}
 
     def _profile(self) -> Profile:
         import torch
@@ -183,6 +170,14 @@ class Profiling:
         )
 
 
+def name_of(plan: gatekit.Plan, run: gatekit.Inputs) -> str:
+    """Of what comes of a run, by all that it depends on."""
+    made = {k: v for k, v in plan.resolved().items() if k not in ("variants", "name")}
+    fields = [phase.field for phase in plan.phases]
+    parts = [identities(plan), device_name(plan.device), gatekit.__version__]
+    return digest(made, fields, parts, run.prompt, identity(run.image), run.seed)
+
+
 def averaged(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """Rows of several runs, step by step."""
     return [
@@ -224,3 +219,10 @@ def device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def unloaded(warm: gatekit.Warm) -> None:
+    """Weights go, encoded prompts stay."""
+    for variant in warm.loaded:
+        variant.unload()
+    warm.loaded.clear()

@@ -1,0 +1,1 @@
+"""``gatekit commitment``: when coarse, middle and fine bands of the prediction settle."""
