@@ -21,7 +21,9 @@ class Progress:
         self, total: int, every: float = 60.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.total, self.done, self.every, self.clock = total, 0, every, clock
-        self.began = self.told = clock()
+        self.told = clock()
+        self._first: float | None = None  # when the first units were done: loading came before
+        self._before = 0
         self.what = ""
         self._bar: Any = None
         self._task: Any = None
@@ -62,10 +64,13 @@ class Progress:
             self._bar.advance(self._task, units)
             return
         now = self.clock()
-        if now - self.told >= self.every:
+        if self._first is None:
+            self._first, self._before = now, self.done
+        elif now - self.told >= self.every:
             self.told = now
-            left = (now - self.began) / self.done * (self.total - self.done)
-            text = f"{self.what}: {self.done}/{self.total}, about {duration(left)} left"
+            pace = (now - self._first) / (self.done - self._before)
+            left = duration(pace * (self.total - self.done))
+            text = f"{self.what}: {self.done}/{self.total}, about {left} left"
             print(f"gatekit: {text}", file=sys.stderr, flush=True)
 
 

@@ -66,9 +66,13 @@ class Bench:
     overrides: tuple[str, ...]
 
     @property
-    def references(self) -> Mapping[str | None, str]:
-        """Expert -> the variant that all others of it are compared with."""
-        return {expert_of(self.plan.variants[p.variant]): p.variant for p in self.plan.phases}
+    def references(self) -> tuple[str, ...]:
+        """The variants that the reference's phases name, each once."""
+        return tuple(dict.fromkeys(phase.variant for phase in self.plan.phases))
+
+    def reference_of(self, expert: str | None) -> str:
+        """The first of them that is of an expert."""
+        return next(k for k in self.references if expert_of(self.plan.variants[k]) == expert)
 
 
 def prepare(
@@ -124,7 +128,7 @@ class _Preparation:
         reference = self._plan([])
         check_steps(reference)
         bench = Bench(reference, (), tuple(self.overrides))
-        keys = list(bench.references.values())
+        keys = list(bench.references)
         keys += [self._key(text, "--variants") for text in variants]
         given = dict(zip(keys[len(bench.references) :], variants, strict=True))
         found = [self._candidate(key, given.get(key, key)) for key in dict.fromkeys(keys)]
@@ -224,7 +228,7 @@ class _Preparation:
 
 def check_size(bench: Bench, candidate: Candidate) -> None:
     """Raise InputError where a variant is not of the size of its expert's reference."""
-    key = bench.references[expert_of(candidate.variant)]
+    key = bench.reference_of(expert_of(candidate.variant))
     own, other = size_of(candidate.facts), size_of(bench.plan.facts[key])
     if own != other:
         raise gatekit.InputError(

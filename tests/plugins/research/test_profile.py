@@ -126,6 +126,21 @@ def test_another_reference(study, gatekit):
     assert profile.variants["coarse"].error(profile.steps) > 0.0
 
 
+def test_a_reference_of_several_variants_of_one_expert(study, gatekit):
+    """Each is compared with what its phases name, so it is exact there and not elsewhere."""
+    text = Path("fake.yaml").read_text()
+    first = "phases:\n  - {name: first, until: 0.96, variant: far, sampler: unipc}\n"
+    Path("fake.yaml").write_text(text.replace("phases:\n", first))
+    assert gatekit("profile", "fake.yaml", "--variants", "near", "-o", "o.json")[0] == 0
+    profile = read_profile(Path("o.json"))
+    assert profile.reference == {"first": "far", "high": "coarse", "low": "fine"}
+    assert list(profile.variants) == ["far", "coarse", "fine", "near"]
+    for key, own in (("far", "first"), ("coarse", "high")):
+        exact = {profile.steps[r.step].phase: r.rms < 1e-6 for r in profile.variants[key].rows}
+        assert exact == {phase: phase == own for phase in ("first", "high")}
+    assert gatekit("propose", "o.json")[0] == 0
+
+
 def test_nothing_is_done_twice(study, fake, gatekit, monkeypatch):
     whole = read_after(gatekit, "whole.json")
     measure, calls = Visit.measure, []
