@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gatekit.errors import InputError
 
@@ -26,9 +26,6 @@ class Sample:
         fps: Frames a second.
         trace: Pairs (sigma, D at the start of that step), sigma falling.
         reference: What it is compared with: the same prompt and noise.
-
-    Attributes:
-        kept: What metrics keep for one another, so that a judge of many attributes is asked once.
     """
 
     def __init__(
@@ -43,7 +40,6 @@ class Sample:
     ) -> None:
         self._video, self._latent, self._reference = video, latent, reference
         self.prompt, self.fps, self.trace = prompt, fps, tuple(trace)
-        self.kept: dict[str, Any] = {}
 
     @cached_property
     def video(self) -> Tensor:
@@ -65,11 +61,6 @@ class Sample:
         if self._reference is None:
             raise _lacking("reference")
         return self._reference
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether there is something to compare with."""
-        return self._reference is not None
 
 
 def _lacking(what: Need) -> InputError:

@@ -10,6 +10,7 @@ runner, noise, writing the latent and the line (both synchronised to disk), and 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -72,7 +73,8 @@ def main() -> None:
         file.write_text(SWEEP.format(base=base, seeds=cells // 2))
         setup, store = Setup.of(file, device="cpu"), Store(Path(folder) / "out")
         store.begin(setup.about())
-        bench, meter = setup.bench(store), Meter()
+        bench, meter, disk = setup.bench(store), Meter(), Meter()
+        disk.on(os, "fsync")
         for arm in setup.arms:
             for variant in arm.plan.variants.values():
                 meter.on(variant, "velocity")
@@ -100,6 +102,7 @@ def main() -> None:
             first, *rest = (1e3 * value for value in values)
             most, median = max(rest), statistics.median(rest)
             print(f"{name}: median {median:.1f} ms, most {most:.1f} ms, the first {first:.0f} ms")
+        print(f"of the wall time {disk.seconds / len(each) * 1e3:.1f} ms wait for the disk (fsync)")
         print("aim: at most 20 ms")
 
 

@@ -89,6 +89,7 @@ def sweep_page(results: Results, prompts: int) -> str:
             "done": done,
             "cells": sum(len(arm.about["cells"]) for arm in every),
             "failed": [(a.name, key, text) for a in every for key, text in a.failed.items()],
+            "unmeasured": _unmeasured(results),
             "few": groups < FEW,
             "groups": groups,
             "least_p": 2.0 / 2**groups,
@@ -104,6 +105,16 @@ def sweep_page(results: Results, prompts: int) -> str:
             "shown": min(prompts, groups),
         },
     )
+
+
+def _unmeasured(results: Results) -> list[tuple[str, int, str]]:
+    """Metric, number of cells without a value, and the first reason."""
+    reasons: dict[str, list[str]] = {}
+    for arm in results.arms:
+        for line in arm.lines.values():
+            for metric, reason in line["unmeasured"].items():
+                reasons.setdefault(metric, []).append(f"{arm.name}: {reason}")
+    return [(metric, len(texts), texts[0]) for metric, texts in reasons.items()]
 
 
 def _controls(results: Results, metric: str) -> list[tuple[Row, list[Control]]]:

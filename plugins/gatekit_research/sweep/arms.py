@@ -94,7 +94,7 @@ def _told(document: Document, name: str, at: tuple[str | int, ...]) -> Generator
     try:
         yield
     except gatekit.UserError as exc:
-        file = document.where(()).partition(":")[0]
+        file = document.where(())
         if exc.where is None or exc.where.startswith(file + ":"):
             raise
         where = f"{document.where(at)}: arm {name!r}: {exc.where}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -43,17 +44,17 @@ class Cell:
         return f"{self.arm.name}, prompt {self.prompt + 1}, seed {self.seed}"
 
 
-def cells_of(file: SweepFile, arms: Sequence[Arm], folder: Path) -> tuple[Cell, ...]:
+def cells_of(document: gatekit.Document[SweepFile], arms: Sequence[Arm]) -> tuple[Cell, ...]:
     """Every cell, arm by arm.
 
     Args:
-        file: The sweep.
+        document: The sweep; images are beside it.
         arms: Its arms, resolved.
-        folder: Where images are looked up.
 
     Raises:
-        InputError: An image that the family cannot use.
+        InputError: An image that the family cannot use, at its prompt's line.
     """
+    file, folder = document.value, document.folder
     digests: dict[tuple[str, int, int], str] = {}
     cells: list[Cell] = []
     for arm in arms:
@@ -61,7 +62,8 @@ def cells_of(file: SweepFile, arms: Sequence[Arm], folder: Path) -> tuple[Cell, 
         for number, prompt in enumerate(file.prompts):
             for seed in file.seeds:
                 inputs = inputs_of(prompt, seed, file.noise, folder)
-                arm.plan.family.check_inputs(inputs)
+                with _told(document.where(("prompts", number))):
+                    arm.plan.family.check_inputs(inputs)
                 key = (arm.name, number, seed)
                 digests[key] = digest([plan, inputs_record(inputs)])
                 cells.append(Cell(digests[key], arm, number, seed, inputs))
@@ -70,6 +72,15 @@ def cells_of(file: SweepFile, arms: Sequence[Arm], folder: Path) -> tuple[Cell, 
         Cell(c.digest, c.arm, c.prompt, c.seed, c.inputs, digests[key] if key else None)
         for c, key in zip(cells, referred, strict=True)
     )
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Generator[None]:
+    try:
+        yield
+    except gatekit.UserError as exc:
+        at = f"{where}: {exc.where}" if exc.where else where
+        raise type(exc)(exc.message, where=at, value=exc.value, remedy=exc.remedy) from exc
 
 
 def inputs_of(prompt: Prompt, seed: int, noise: str, folder: Path) -> gatekit.Inputs:

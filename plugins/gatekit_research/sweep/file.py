@@ -114,6 +114,15 @@ def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
                 value=name,
                 remedy="give each its own",
             )
+    for key in ("prompts", "seeds"):
+        values = getattr(file, key)
+        for i, value in enumerate(values):
+            if value in values[:i]:
+                raise gatekit.ScheduleError(
+                    f"the same of {key} twice, which would count as two pieces of evidence",
+                    where=document.where((key, i)),
+                    remedy="keep one of them",
+                )
     for i, group in enumerate(file.zip):
         lengths = {key: len(values) for key, values in group.items()}
         if len(set(lengths.values())) > 1:

@@ -37,7 +37,7 @@ class Setup:
         """Read, resolve, order. Raises UserError, at the sweep file's lines."""
         document = load_sweep(path)
         arms = tuple(ordered(arms_of(document, models_dir=models_dir, device=device)))
-        return cls(document.value, arms, cells_of(document.value, arms, document.folder))
+        return cls(document.value, arms, cells_of(document, arms))
 
     def bench(self, store: Store) -> Bench:
         """Where its cells run."""

@@ -84,11 +84,14 @@ def test_a_control_that_lacks_is_said(folder, call, project):
 
 def test_failed_and_lacking_cells_are_said(folder, call, project, capsys):
     store = Store(folder)
+    bare = next(x for x in store.read().values() if x["arm"] == "plain")
+    store.append(bare | {"unmeasured": {"psnr": "the value is <nan>"}, "metrics": {}})
     line = next(x for x in store.read().values() if x["arm"] == "euler")
     kept = {k: line[k] for k in ("cell", "arm", "prompt", "seed")}
     store.append({**kept, "status": "failed", "error": "out of <memory>", "wall": 1.0})
     assert call("report", folder, "-o", "r.html") == 0
     page = (project / "r.html").read_text()
+    assert "psnr has no value in 1 cell. plain: the value is &lt;nan&gt;" in page
     assert "31 of 32 cells done" in page and "out of &lt;memory&gt;" in page
 
 
