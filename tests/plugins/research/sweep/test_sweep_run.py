@@ -158,6 +158,22 @@ def test_a_reference_that_failed_leaves_a_reason_and_is_made_up_for(
     assert fake.LOG.count("load coarse") == 1  # for the references; the others keep their latents
 
 
+def test_ctrl_c_keeps_what_is_done(sweep, call, project, capsys, monkeypatch):
+    real, started = gatekit.run, []
+
+    def interrupted(*args, **options):
+        started.append(args)
+        if len(started) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(gatekit, "run", interrupted)
+    assert call(sweep()) == 130
+    assert [x["status"] for x in lines(project / "small.sweep")] == ["done"] * 3
+    assert call(sweep()) == 0
+    assert "7 cells run, 3 were there" in capsys.readouterr().err
+
+
 def test_a_torn_line_is_taken_off(sweep, call, project, capsys):
     assert call(sweep()) == 0
     results = project / "small.sweep" / "results.jsonl"
