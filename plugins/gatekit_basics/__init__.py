@@ -57,7 +57,9 @@ def gatekit_register_guidance() -> list[type[Guidance]]:
 
 @hookimpl
 def gatekit_register_commands(app: typer.Typer) -> None:
-    """``gatekit curvature``."""
+    """``gatekit curvature`` and ``gatekit fit``."""
     from gatekit_basics.curvature_command import curvature
+    from gatekit_basics.fit_command import fit_command
 
     app.command("curvature")(curvature)
+    app.command("fit")(fit_command)

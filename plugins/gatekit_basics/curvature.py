@@ -27,9 +27,11 @@ def sigma_of(angle: float) -> float:
 def log_profile(sigmas: Sequence[float], bends: Sequence[float], width: int = 4) -> list[float]:
     """Smooth logarithm of the node density, from second derivatives of D in theta.
 
-    A second-order method's error over a step h at theta is about h^3 |D''| |ds/dtheta|/s; errors
-    are shared equally where the density of nodes is its cube root (equidistribution; de Boor,
-    "Good approximation by splines with variable knots", 1973).
+    A second-order method's error over a step h at theta is about h^3 |D''| |ds/dtheta|/s. D keeps
+    what the state shows (x = alpha D + s n), so an error dx moves the end of the run by up to
+    dx/alpha: at high noise a small error decides what is made. Their product is shared equally
+    where the density of nodes is its cube root (equidistribution; de Boor, "Good approximation by
+    splines with variable knots", 1973).
 
     Args:
         sigmas: Where ``bends`` were measured, in (0, 1).
@@ -46,8 +48,8 @@ def log_profile(sigmas: Sequence[float], bends: Sequence[float], width: int = 4)
 
 
 def _speed(angle: float) -> float:
-    """|ds/dtheta|/s = 1/(cos (cos + sin))."""
-    return 1.0 / (math.cos(angle) * (math.cos(angle) + math.sin(angle)))
+    """|ds/dtheta|/(s alpha) = 1/(cos sin): alike at both ends of the path."""
+    return 1.0 / (math.cos(angle) * math.sin(angle))
 
 
 class CurvatureParams(GridParams):

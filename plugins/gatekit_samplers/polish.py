@@ -19,19 +19,23 @@ class PolishParams(StructureParams):
 
     Attributes:
         terminal: Largest last sigma from which the terminal step is taken; 0 never takes it.
+        settle: Whether the last prediction is moved by what the corrector moved its state by.
     """
 
     terminal: float = Field(0.4, ge=0)
+    settle: bool = True
 
 
 class Polish(UniPC):
     """UniPC with p = 2 along theta, and a terminal step. Order 3, one evaluation a step.
 
-    D is even in sigma near 0, so the interval to 0 goes on along sigma^2:
-    x(0) = D_n + s_n^2/(s_{n-1}^2 - s_n^2) (D_n - D_{n-1}). It is skipped without a past, and where
-    the last sigma is above ``terminal``: it hurt at 0.52.
+    The interval to 0 goes on along sigma^2, in which D is even near 0:
+    x(0) = D_n' + s_n^2/(s_{n-1}^2 - s_n^2) (D_n' - D_{n-1}). D_n was evaluated at the predicted
+    state, and no step follows that could use its correction x_c. At low noise D keeps what the
+    state shows, dD/dx = 1/alpha, nearly 1: D_n' = D_n + x_c - x. Both are skipped without a past,
+    and where the last sigma is above ``terminal``: the step hurt at 0.52.
 
-    PROVISIONAL: chosen on an exact mixture and a small network, not on Wan weights.
+    Measured on the small model (docs/samplers.md), not on Wan weights.
 
     Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``);
     the terminal step is this project's.
@@ -41,9 +45,11 @@ class Polish(UniPC):
     Params = PolishParams
 
     def finish(self, c: StepContext, denoised: Tensor) -> Tensor:
-        """Extrapolate to sigma 0 in sigma^2."""
+        """Follow the correction, then extrapolate to sigma 0 in sigma^2."""
         if not c.past or c.sigma > self.params.terminal:
             return denoised
         last = c.past[0]
+        if self.params.settle:
+            denoised = denoised + (self.correct(c, denoised) - c.x)
         ratio = c.sigma**2 / (last.sigma**2 - c.sigma**2)
         return denoised + ratio * (denoised - last.denoised)

@@ -23,7 +23,7 @@ class StructureParams(UniPCParams):
 class Structure(UniPC):
     """UniPC with p = 2 along theta, for the middle of the path. Order 3, one evaluation a step.
 
-    PROVISIONAL: chosen on an exact mixture and a small network, not on Wan weights.
+    Measured on the small model (docs/samplers.md), not on Wan weights.
 
     Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ PHASES: Mapping[str, tuple[str, ...]] = {
 # Sigmas where the field of a base changes: the reference hits them. ``three`` is ``fp16``'s field.
 FLOWS: Mapping[str, str] = {"fp16": "fp16", "three": "fp16", "gate": "gate"}
 BUDGETS: tuple[int, ...] = (8, 12, 20, 40)
-MEASURED = "measured"  # stands for the profile of the base's own model
+MEASURED = "measured"  # stands for a profile, or sigmas, made from the base's own model
+
+
+Profile = Sequence[Sequence[float]]  # pairs (sigma, density)
 
 
 def digest(value: Any) -> str:
@@ -36,7 +39,8 @@ class Cell:
             takes the largest number of steps that stays within them.
         base: Schedule in ``bases`` that it changes.
         changes: Keys of the schedule and their values, as for ``load_schedule``. A curvature
-            grid's ``profile: measured`` is measured on the base's own model.
+            grid's ``profile: measured`` is measured on the base's own model, an explicit grid's
+            ``values: measured`` are fitted to it.
         flows: The converged flows that its end is compared with: ``fp16``, ``gate``.
         peer: Name of a sampler of skrample that samples instead.
         watch: What else is recorded: ``rho`` at boundaries, ``settle`` along the first phase.
@@ -61,21 +65,24 @@ class Cell:
         return digest({key: value for key, value in asdict(self).items() if key != "row"})
 
     @property
-    def profiled(self) -> bool:
-        """Whether it needs the measured profile."""
-        return any(_profile(value) == MEASURED for value in self.changes.values())
+    def measured(self) -> bool:
+        """Whether it needs a measurement of the base's own model."""
+        return any(MEASURED in _values(value) for value in self.changes.values())
 
-    def with_profile(self, profile: Sequence[Sequence[float]]) -> Cell:
-        """With the measured profile in its grids."""
+    def with_measured(self, profile: Profile, fitted: Callable[[int], Sequence[float]]) -> Cell:
+        """With the measured profile, and the sigmas fitted for as many steps as evaluations."""
+        made = {"profile": lambda: profile, "values": lambda: fitted(self.evaluations)}
         changes = {
-            key: {**value, "profile": profile} if _profile(value) == MEASURED else value
+            key: {k: made[k]() if v == MEASURED else v for k, v in value.items()}
+            if MEASURED in _values(value)
+            else value
             for key, value in self.changes.items()
         }
         return replace(self, changes=changes)
 
 
-def _profile(value: Any) -> Any:
-    return value.get("profile") if isinstance(value, Mapping) else None  # pyright: ignore
+def _values(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, Mapping) else []  # pyright: ignore
 
 
 def samplers(base: str, use: str, **params: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import FLOWS, Cell
 from gatekit_tinywan.study.references import PROFILE_ROWS, PROFILE_STEPS
 
-STAND_IN = [[1.0, 1.0], [0.01, 1.0]]  # a profile like any other, to count steps with
+STAND_IN = [[1.0, 4.0], [0.9, 4.0], [0.5, 1.0], [0.01, 1.0]]  # a profile to count steps with
 
 
 def count(
@@ -26,7 +26,7 @@ def count(
         if cell.identity in planned or cell.identity in failed:
             continue
         try:
-            plan = bench.fitted(cell.with_profile(STAND_IN) if cell.profiled else cell, files=False)
+            plan = bench.fitted(cell.with_measured(STAND_IN, stand_in), files=False)
         except gatekit.GatekitError as error:
             failed.add(cell.identity)
             yield f"{cell.base:5}  {cell.name}: cannot be planned: {error}"
@@ -41,14 +41,19 @@ def count(
     own = len(flows) * (steps + steps // 2)
     if flows:
         yield f"references {', '.join(flows)}: {own} evaluations a prompt"
-    profiles = sorted({FLOWS[cell.base] for cell in planned.values() if cell.profiled})
+    profiles = sorted({FLOWS[cell.base] for cell in planned.values() if cell.measured})
     measured = len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS)
     if profiles:
-        yield f"profiles of {', '.join(profiles)}: {measured} evaluations, once"
+        yield f"fine runs of {', '.join(profiles)}: {measured} evaluations, once"
     total = prompts * (nfe + own) + measured
     videos = (len(planned) + len(flows)) * prompts
     judged = f", {_of(videos, 'video')} to judge" if judge else ""
     yield f"{_of(prompts, 'prompt')}: {total} evaluations{judged}"
+
+
+def stand_in(steps: int) -> list[float]:
+    """A grid to count steps with."""
+    return [1.0 - i / steps for i in range(steps)] + [0.0]
 
 
 def _of(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Ends of the converged flows and measured profiles, made where they lack and kept."""
+"""Ends of the converged flows, and fine runs to measure on, made where they lack and kept."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gatekit
-from gatekit_basics.curvature import log_profile
-from gatekit_basics.curvature_command import Bends, thinned
+from gatekit_basics.fit_command import placed
+from gatekit_basics.fitting import Travelled
+from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
 from gatekit_tinywan.study import flow
 from gatekit_tinywan.study.bench import Bench
+from gatekit_tinywan.study.cell import FLOWS, Cell, samplers
 from gatekit_tinywan.study.prompts import Split
 from gatekit_tinywan.study.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROFILE_ROWS, PROFILE_STEPS = range(8), 100
+PROFILE_ROWS, PROFILE_STEPS = range(8), 120
 
 
 def relative(x: Tensor, reference: Tensor) -> list[float]:
@@ -41,7 +43,7 @@ class References:
         self.bench, self.steps = bench, steps
         self.split: Split = split
         self.folder = store.folder / "references"
-        self._profiles: dict[str, list[list[float]]] = {}
+        self._travels: dict[str, tuple[Travelled, list[list[float]]]] = {}
 
     def make(self, name: str, rows: Sequence[int], judge: bool) -> None:
         """Have the ends of these rows on disk, with their own error; and the verdicts.
@@ -76,26 +78,50 @@ class References:
         rows = [int(f.stem.rsplit("-", 1)[1]) for f in files]
         return {row: self._load(name, row)[1:] for row in rows}
 
-    def profile(self, name: str) -> list[list[float]]:
-        """Pairs (sigma, density) of a flow's curvature, over prompts of ``tune``."""
-        if name not in self._profiles:
-            file = self.folder / f"profile-{name}.json"
+    def fill(self, cell: Cell) -> Cell:
+        """The cell with what it needs measured, if anything, in place."""
+        if not cell.measured:
+            return cell
+        travelled, profile = self.travel(flow_name := FLOWS[cell.base])
+        return cell.with_measured(
+            profile, lambda steps: self._fitted(flow_name, travelled, profile, steps)
+        )
+
+    def travel(self, name: str) -> tuple[Travelled, list[list[float]]]:
+        """A fine run of a flow's own models over prompts of ``tune``, and its curvature."""
+        if name not in self._travels:
+            file = self.folder / f"travel-{name}.safetensors"
+            plan = self.bench.plan(name, {})
+            fields = [phase.field for phase in plan.phases]
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_suffix(".part")
-                partial.write_text(json.dumps(self._measured(name)))
-                partial.replace(file)
-            self._profiles[name] = json.loads(file.read_text())
-        return self._profiles[name]
+                save(file, *self._measured(name, switches(plan)), fields)
+            self._travels[name] = load(file, fields)
+        return self._travels[name]
 
-    def _measured(self, name: str) -> list[list[float]]:
+    def _fitted(
+        self, name: str, travelled: Travelled, profile: list[list[float]], steps: int
+    ) -> list[float]:
+        file = self.folder / f"grid-{name}-{steps}.json"
+        if not file.exists():
+            sigmas, _ = placed(travelled, profile, travelled.sigmas[0], steps)
+            partial = file.with_suffix(".part")
+            partial.write_text(json.dumps(sigmas))
+            partial.replace(file)
+        return json.loads(file.read_text())
+
+    def _measured(
+        self, name: str, boundaries: Sequence[float]
+    ) -> tuple[Travelled, list[list[float]]]:
         import torch
 
-        plan = self.bench.plan(name, {"sigmas.steps": PROFILE_STEPS})
-        bends = Bends()
+        values = fine_grid(1.0, PROFILE_STEPS)
+        grid = {"sigmas": {"use": "explicit", "values": values}, "sigmas.steps": PROFILE_STEPS}
+        plan = self.bench.plan(name, {**samplers(name, "structure"), **grid})
+        travel = Travel()
         with torch.no_grad():
-            self.bench.batch(plan, "tune", PROFILE_ROWS).sample(observers=[bends])
-        return thinned(bends.sigmas, log_profile(bends.sigmas, bends.values))
+            self.bench.batch(plan, "tune", PROFILE_ROWS).sample(observers=[travel])
+        return mean_of([travel], boundaries)
 
     def _run(self, name: str, rows: Sequence[int], steps: int) -> Tensor:
         import torch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gatekit
 from gatekit_tinywan.study import peer
 from gatekit_tinywan.study.bench import Bench
-from gatekit_tinywan.study.cell import FLOWS, Cell
+from gatekit_tinywan.study.cell import Cell
 from gatekit_tinywan.study.prompts import Split
 from gatekit_tinywan.study.references import References, relative
 from gatekit_tinywan.study.store import Row, Store
@@ -80,10 +80,7 @@ class Study:
         ]
 
     def _run(self, cell: Cell, rows: Sequence[int]) -> None:
-        known = cell
-        if cell.profiled:
-            known = cell.with_profile(self.references.profile(FLOWS[cell.base]))
-        plan = self.bench.fitted(known)
+        plan = self.bench.fitted(self.references.fill(cell))
         for start in range(0, len(rows), self.batch):
             if time.monotonic() > self.until:
                 raise OutOfTime

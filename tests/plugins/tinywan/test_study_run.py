@@ -162,16 +162,26 @@ def test_settle_of_one_sample_is_the_run_that_was_derived(study):
         assert row["fp16"] == pytest.approx(chosen.rows[i]["fp16"], rel=1e-4)
 
 
-def test_a_profile_is_measured_on_prompts_of_tune_and_kept(study, monkeypatch):
-    monkeypatch.setattr(references_module, "PROFILE_STEPS", 24)
-    monkeypatch.setattr(references_module, "PROFILE_ROWS", range(2))
-    cell = next(c for c in SETS["grids"]() if c.row == "polish, curvature 0.05")
-    replace(study, prompts=1).run([cell])
-    (file,) = study.references.folder.glob("profile-*")
-    profile = json.loads(file.read_text())
-    assert file.suffix == ".json"
+def test_a_fine_run_of_tune_is_measured_once_and_kept(study, monkeypatch):
+    monkeypatch.setattr(references_module, "PROFILE_STEPS", 60)
+    monkeypatch.setattr(references_module, "PROFILE_ROWS", range(1))
+    rows = [c for name in ("grids", "table") for c in SETS[name]() if c.evaluations == 8]
+    curved, fitted = (
+        next(c for c in rows if c.row == row)
+        for row in ("polish, curvature 0.05", "the three, fitted")
+    )
+    run = replace(study, prompts=1)
+    run.run([curved])
+    (file,) = study.references.folder.glob("travel-*")
+    written = file.stat().st_mtime_ns
+    monkeypatch.setattr(study.references, "_travels", {})  # as a new process would find it
+    run.run([fitted])
+    assert file.stat().st_mtime_ns == written
+    assert not study.failed
+    assert len(study.store.read(curved)) == len(study.store.read(fitted)) == 1
+    travelled, profile = study.references.travel("fp16")
+    assert travelled.boundaries == (0.875,) and len(travelled.sigmas) == 60
     assert profile[0][0] > profile[-1][0] and 0.5 < max(d for _, d in profile) <= 1.0
-    assert not study.failed and len(study.store.read(cell)) == 1
 
 
 def test_a_line_that_was_cut_off_is_run_again(batched):

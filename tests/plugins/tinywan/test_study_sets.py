@@ -8,7 +8,7 @@ import gatekit
 from gatekit_tinywan.study import flow
 from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import BASES
-from gatekit_tinywan.study.dry import STAND_IN
+from gatekit_tinywan.study.dry import STAND_IN, stand_in
 from gatekit_tinywan.study.prompts import scenes_of, seeds_of
 from gatekit_tinywan.study.sets import SETS
 
@@ -26,8 +26,7 @@ def test_every_cell_is_planned_within_its_evaluations(name, bench):
     assert len({(c.row, c.evaluations) for c in cells}) == len(cells)
     least = min(c.evaluations for c in cells)
     for cell in (c for c in cells if c.evaluations == least):
-        made = cell.with_profile(STAND_IN) if cell.profiled else cell
-        plan = bench.fitted(made)
+        plan = bench.fitted(cell.with_measured(STAND_IN, stand_in))
         assert cell.evaluations // 2 < plan.nfe <= cell.evaluations, cell.name
         assert plan.passes == 2 * plan.nfe
         if "restart" not in cell.row and "close" not in cell.row:

@@ -32,10 +32,10 @@ def of_phases(base: str, flows: tuple[str, ...]) -> list[Cell]:
             **shares(base, 40, 35, 25),
             **grids(base, y, lam, {"use": "karras", "sigma_min": 0.02}),
         },
-        # Shared out by the curvature itself, so that every phase has a step at 8 too.
         "the three, curvature": {
-            "sigmas": {"use": "curvature", "profile": MEASURED, "allot": "grid"}
+            "sigmas": {"use": "curvature", "profile": MEASURED, "sigma_min": 0.05}
         },
+        "the three, fitted": {"sigmas": {"use": "explicit", "values": MEASURED}},
     }
     return [
         c for row, g in found.items() for c in at_budgets(row, g, base=base, flows=flows)
