@@ -1,5 +1,6 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
+from .countdown import Countdown, duration
 from .decoding import decode
 from .device import check_device
 from .document import Document, load_document
@@ -66,6 +67,7 @@ __all__ = [
     "ComponentSpec",
     "Components",
     "Conditioning",
+    "Countdown",
     "Document",
     "Evaluation",
     "FamilyParams",
@@ -122,6 +124,7 @@ __all__ = [
     "cache_folder",
     "check_device",
     "decode",
+    "duration",
     "evaluate",
     "file_identity",
     "find_metric",

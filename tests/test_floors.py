@@ -15,7 +15,7 @@ import gatekit
 
 ROOT = Path(gatekit.__file__).parent
 FLOORS = {
-    0: ("errors", "params", "suggest", "cache"),
+    0: ("errors", "params", "suggest", "cache", "countdown"),
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
     2: ("state", "variant", "family", "guidance", "sampler", "phase", "history", "metric"),
     3: (

@@ -57,7 +57,9 @@ def measure(
     """Run ``schedule`` once with ``steps`` steps and return its profile."""
     plan = gatekit.resolve(schedule, require_files=True, **where)
     bends = Bends()
-    gatekit.run(plan, inputs, observers=[bends])
+    with gatekit.Countdown(steps) as bar:
+        bar.doing("fine run")
+        gatekit.run(plan, inputs, observers=[bends, lambda *_: bar.advance()])
     if len(bends.sigmas) < 2:
         raise gatekit.InputError(
             "too few steps to measure curvature", where="--steps", value=steps, remedy="use 100"
@@ -103,7 +105,8 @@ def curvature(
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)
-    out.write_text(_written(schedule.resolve(), out.resolve(), profile, steps, seed))
+    text = _written(schedule.resolve(), out.resolve(), profile, steps, seed)
+    gatekit.write_atomic(out, text.encode())
     print(out)
 
 

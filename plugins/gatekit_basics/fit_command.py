@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,10 +41,13 @@ def measured(
     changes += [f"phases.{p.name}.sampler={json.dumps(FINE)}" for p in plan.phases]
     changes += [f"phases.{p.name}.history=carry" for p in plan.phases[1:]]
     run = gatekit.load_schedule(schedule, [*overrides, *changes])
+    finely = gatekit.resolve(run, require_files=True, **where)
     travels = [Travel() for _ in given]
-    for inputs, travel in zip(given, travels, strict=True):
-        finely = gatekit.resolve(run, require_files=True, **where)
-        gatekit.run(finely, inputs, observers=[travel])
+    warm = gatekit.Warm()
+    with gatekit.Countdown(fine * len(given)) as bar:
+        for i, (inputs, travel) in enumerate(zip(given, travels, strict=True), start=1):
+            bar.doing(f"fine run {i} of {len(given)}")
+            gatekit.run(finely, inputs, observers=[travel, lambda *_: bar.advance()], warm=warm)
     return mean_of(travels, switches(plan))
 
 
@@ -106,10 +110,12 @@ def fit_command(
     before = list(plan.run_sigmas)
     sigmas, fitted = placed(travelled, profile, before[0], len(before) - 1)
     sigmas = [round(s, 6) for s in sigmas]
-    out.write_text(_written(schedule.resolve(), out.resolve(), given, sigmas, fitted))
+    text = _written(schedule.resolve(), out.resolve(), given, sigmas, fitted)
+    gatekit.write_atomic(out, text.encode())
     if fitted:
         errors = [predicted_error(travelled, g) for g in (before, sigmas)]
-        print(f"error predicted along the fine run: {errors[0]:.3g} -> {errors[1]:.3g}")
+        said = f"error predicted along the fine run: {errors[0]:.3g} -> {errors[1]:.3g}"
+        print(f"gatekit: {said}", file=sys.stderr)
     print(out)
 
 

@@ -96,20 +96,18 @@ def save(
 ) -> None:
     """Write a measurement, whole or not at all."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialised
 
     about: dict[str, Any] = {
         "boundaries": travelled.boundaries,
         "fields": list(fields),
         "profile": profile,
     }
-    partial = file.with_name(file.name + ".part")
     tensors = {
         "sigmas": np.asarray(travelled.sigmas),
         "gram": np.ascontiguousarray(travelled.gram),
     }
-    save_file(tensors, partial, metadata={"gatekit_travel": json.dumps(about)})
-    partial.replace(file)
+    gatekit.write_atomic(file, serialised(tensors, metadata={"gatekit_travel": json.dumps(about)}))
 
 
 def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]]]:

@@ -13,7 +13,6 @@ import gatekit
 from gatekit_research.files import check_out, write_json
 from gatekit_research.inputs import Prompt, read_prompts
 from gatekit_research.plotting import check_plot
-from gatekit_research.progress import Progress
 
 
 def commitment(
@@ -75,7 +74,7 @@ def commitment(
     check_steps(plan)
     for one in given:
         plan.family.check_inputs(one)
-    with Progress(len(given) * len(plan.table())) as bar:
+    with gatekit.Countdown(len(given) * len(plan.table())) as bar:
         bar.doing("watching")
         found = watch(plan, given, edges, settled, bar.advance)
     if out is not None:

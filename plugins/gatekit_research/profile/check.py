@@ -14,7 +14,6 @@ from gatekit_research.profile.document import Profile
 from gatekit_research.profile.recording import undecoded
 from gatekit_research.profile.run import name_of
 from gatekit_research.profile.work import Work, digest
-from gatekit_research.progress import Progress
 from gatekit_research.propose.problem import Problem, Proposal, proposal
 from gatekit_research.propose.written import schedule_of
 
@@ -104,7 +103,7 @@ def check(
     proposals: Sequence[Proposal],
     inputs: Sequence[gatekit.Inputs],
     work: Work,
-    progress: Progress | None = None,
+    progress: gatekit.Countdown | None = None,
     models_dir: Sequence[Path] | None = None,
 ) -> Checked:
     """Run every schedule on each of the inputs, beside the reference; none twice.
@@ -124,7 +123,7 @@ def check(
     total = sum(steps * (len(row) + 1) for row in lacking if row)
     warm = gatekit.Warm()
     try:
-        with progress or Progress(total) as bar:
+        with progress or gatekit.Countdown(total) as bar:
             for i, (run, row) in enumerate(zip(inputs, names, strict=True)):
                 bar.doing(f"run {i + 1} of {len(inputs)}")
                 reference: Tensor | None = None
@@ -156,7 +155,9 @@ def _plan(
     return gatekit.resolve(made, models_dir=models_dir, device=plan.device, require_files=True)
 
 
-def _final(plan: gatekit.Plan, run: gatekit.Inputs, bar: Progress, warm: gatekit.Warm) -> Tensor:
+def _final(
+    plan: gatekit.Plan, run: gatekit.Inputs, bar: gatekit.Countdown, warm: gatekit.Warm
+) -> Tensor:
     """The final latent, float64, on the CPU."""
     seen: list[Tensor] = []
 

@@ -16,7 +16,6 @@ from gatekit_research.profile.document import FORMAT, Made, Measured, Profile, R
 from gatekit_research.profile.measure import Visit
 from gatekit_research.profile.recording import record
 from gatekit_research.profile.work import Work, digest
-from gatekit_research.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Profiling:
         """Of the states of every run."""
         return [name_of(self.bench.plan, run) for run in self.runs]
 
-    def make(self, progress: Progress | None = None) -> Profile:
+    def make(self, progress: gatekit.Countdown | None = None) -> Profile:
         """Measure what is lacking and put all of it together.
 
         Raises:
@@ -61,7 +60,7 @@ class Profiling:
         self.work.begin()
         warm = gatekit.Warm(len(self.runs))
         try:
-            with progress or Progress(self.evaluations) as bar:
+            with progress or gatekit.Countdown(self.evaluations) as bar:
                 self._references(bar, warm)
                 unloaded(warm)
                 for candidate in self.bench.candidates:
@@ -80,7 +79,7 @@ class Profiling:
         visits = sum(steps[c.key] * len(self._lacking(c)) for c in self.bench.candidates)
         return len(lacking) * self.bench.plan.nfe + visits
 
-    def _references(self, bar: Progress, warm: gatekit.Warm) -> None:
+    def _references(self, bar: gatekit.Countdown, warm: gatekit.Warm) -> None:
         for i, (run, name) in enumerate(zip(self.runs, self.names, strict=True)):
             if self.work.has_states(name):
                 continue
@@ -96,7 +95,7 @@ class Profiling:
         names = [self._result_name(candidate, name) for name in self.names]
         return [i for i, name in enumerate(names) if self.work.result(name) is None]
 
-    def _visit(self, candidate: Candidate, bar: Progress, warm: gatekit.Warm) -> None:
+    def _visit(self, candidate: Candidate, bar: gatekit.Countdown, warm: gatekit.Warm) -> None:
         lacking = self._lacking(candidate)
         if not lacking:
             return

@@ -56,14 +56,13 @@ def sweep(
 
 
 def _run(setup: Any, store: Any, crew: Any) -> None:
-    from gatekit_research.progress import Progress
     from gatekit_research.sweep.local import run_all
 
     bench = setup.bench(store)
     lines = store.read()
     left = {c.digest: c for c in setup.cells if bench.lacks(c, lines.get(c.digest))}
     failures: list[str] = []
-    with Progress(len(left)) as progress:
+    with gatekit.Countdown(len(left)) as progress:
 
         def done(cell: Any, line: dict[str, Any]) -> None:
             progress.doing(cell.name)
@@ -91,7 +90,6 @@ def _show(setup: Any, store: Any, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from gatekit_research.progress import duration
     from gatekit_research.sweep.estimate import outlooks
     from gatekit_research.tables import print_table
 
@@ -111,7 +109,7 @@ def _show(setup: Any, store: Any, as_json: bool) -> None:
             str(o.left),
             f"{'' if o.exact else 'about '}{o.nfe}",
             str(o.nfe * o.left),
-            "" if o.left == 0 else "unknown" if o.seconds is None else duration(o.seconds),
+            "" if o.left == 0 else "unknown" if o.seconds is None else gatekit.duration(o.seconds),
         ]
         for o in found
     ]
@@ -119,4 +117,4 @@ def _show(setup: Any, store: Any, as_json: bool) -> None:
     print(f"{len(setup.cells)} cells, {len(left)} to run, ", end="")
     print(f"{sum(o.nfe * o.left for o in found)} evaluations", end="")
     unknown = "; the time is not known before one cell of every model was run"
-    print(unknown if total is None else f", about {duration(total)}" if left else "")
+    print(unknown if total is None else f", about {gatekit.duration(total)}" if left else "")

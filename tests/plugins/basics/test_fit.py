@@ -146,14 +146,14 @@ def test_the_command_writes_a_schedule_that_runs(here, capsys):
     line = ["fit", "fake.yaml", "-p", "x", "-o", "own.yaml", "--fine", "40", "--keep", "m.st"]
     steps = ["--set", "sigmas.steps=16"]
     assert call([*line, *steps]) == 0
-    said = capsys.readouterr().out
-    assert "predicted" in said and said.endswith("own.yaml\n")
+    said = capsys.readouterr()
+    assert "predicted" in said.err and said.out == "own.yaml\n"
     plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
     assert plan.schedule.sigmas.use == "explicit" and len(plan.run_sigmas) == 17
     assert gatekit.run(plan, gatekit.Inputs(prompt="x")).video.ndim == 4
     # Measured once: another number of steps needs no prompt; below 16 steps nothing is fitted.
     assert call(["fit", "fake.yaml", "-o", "few.yaml", "--keep", "m.st"]) == 0
-    assert "predicted" not in capsys.readouterr().out
+    assert "predicted" not in capsys.readouterr().err
     assert "equidistributed" in (here / "few.yaml").read_text()
     assert len(gatekit.resolve(gatekit.load_schedule("few.yaml")).run_sigmas) == 9
 

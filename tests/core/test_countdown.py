@@ -2,12 +2,12 @@
 
 import pytest
 
-from gatekit_research.progress import Progress, duration
+from gatekit.countdown import Countdown, duration
 
 
 def test_a_line_a_minute_with_the_time_left(capsys):
     now = 0.0
-    with Progress(10, clock=lambda: now) as bar:
+    with Countdown(10, clock=lambda: now) as bar:
         bar.doing("near")
         now = 100.0  # loading, which says nothing of the pace
         bar.advance()

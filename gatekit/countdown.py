@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Progress:
+class Countdown:
     """Counts units of work, all about equally long.
 
     Args:
@@ -28,7 +28,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Countdown:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
