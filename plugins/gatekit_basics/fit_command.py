@@ -48,6 +48,7 @@ def measured(
         for i, (inputs, travel) in enumerate(zip(given, travels, strict=True), start=1):
             bar.doing(f"fine run {i} of {len(given)}")
             gatekit.run(finely, inputs, observers=[travel, lambda *_: bar.advance()], warm=warm)
+    warm.close()
     return mean_of(travels, switches(plan))
 
 
