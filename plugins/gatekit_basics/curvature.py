@@ -32,9 +32,9 @@ def log_profile(sigmas: Sequence[float], bends: Sequence[float], width: int = 4)
     what the state shows (x = alpha D + s n), so an error dx moves the end of the run by up to
     dx/alpha: at high noise a small error decides what is made. Their product is shared equally
     where the density of nodes is its cube root (equidistribution; de Boor, "Good approximation by
-    splines with variable knots", 1973). Above EARLY that would take most nodes of a short run, where
-    the state shows next to nothing and what is missed can still be made up for: on the small model
-    12 evaluations then err three times as much. The density stays there what it is at EARLY.
+    splines with variable knots", 1973). Above EARLY that would take most nodes of a short run,
+    where the state shows next to nothing and what is missed can still be made up for. There the
+    density stays what it is at EARLY.
 
     Args:
         sigmas: Where ``bends`` were measured, in (0, 1).
