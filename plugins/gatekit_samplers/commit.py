@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from gatekit_samplers.coordinate import Coordinate
-from gatekit_samplers.unipc import UniPC, UniPCParams
+from gatekit_samplers.limited import LimitedParams, LimitedUniPC
 
 
-class CommitParams(UniPCParams):
+class CommitParams(LimitedParams):
     """Parameters of ``commit``.
 
     Attributes:
         coordinate: lam, in which the prediction at sigma 1 has no weight.
+        weights: Of the interpolant; ``bh2`` are Wan's.
         order: The paper's p, at most 2: at the first steps order 3 gives outliers.
     """
 
     coordinate: Coordinate = "lam"
+    weights: Literal["auto", "bh1", "bh2", "exact"] = "exact"
     order: int = Field(2, ge=1, le=2)
 
 
-class Commit(UniPC):
-    """UniPC with p = 2 along lam, for high noise: Wan's own. Order 3, one evaluation a step.
+class Commit(LimitedUniPC):
+    """UniPC with p = 2 along lam and a limiter, for high noise. Order 3, one evaluation a step.
 
     Near sigma 1 a guided model answers an error in the state up to forty times as large. A line
-    through the prediction at sigma 1, as along s, u or theta, is then too bold: at 8 and 12
-    evaluations of the small model single samples end nowhere, while along lam that prediction
-    has no weight and the second step is of order 1. At 20 evaluations both are alike.
+    through the prediction at sigma 1, as along s, u or theta, is then too bold at few
+    evaluations; along lam that prediction has no weight and the second step is of order 1.
 
     Measured on the small model (docs/samplers.md), not on Wan weights.
 
-    Source: Zhao et al., arXiv 2302.04867: UniP, UniC and B_2(h).
+    Source: Zhao et al., arXiv 2302.04867, with weights exact in c = lam (``gatekit.multistep``);
+    the limiter is this project's.
     """
 
     name = "commit"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from gatekit import StepContext
+from gatekit_samplers.limited import LimitedUniPC
 from gatekit_samplers.structure import StructureParams
-from gatekit_samplers.unipc import UniPC
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +26,8 @@ class PolishParams(StructureParams):
     settle: bool = True
 
 
-class Polish(UniPC):
-    """UniPC with p = 2 along theta, and a terminal step. Order 3, one evaluation a step.
+class Polish(LimitedUniPC):
+    """UniPC with p = 2 along theta, a limiter and a terminal step. Order 3, one evaluation a step.
 
     The interval to 0 goes on along sigma^2, in which D is even near 0:
     x(0) = D_n' + s_n^2/(s_{n-1}^2 - s_n^2) (D_n' - D_{n-1}). D_n was evaluated at the predicted
@@ -38,7 +38,7 @@ class Polish(UniPC):
     Measured on the small model (docs/samplers.md), not on Wan weights.
 
     Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``);
-    the terminal step is this project's.
+    limiter and terminal step are this project's.
     """
 
     name = "polish"

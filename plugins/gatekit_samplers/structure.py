@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from gatekit_samplers.coordinate import Coordinate
-from gatekit_samplers.unipc import UniPC, UniPCParams
+from gatekit_samplers.limited import LimitedParams, LimitedUniPC
 
 
-class StructureParams(UniPCParams):
+class StructureParams(LimitedParams):
     """Parameters of ``structure``.
 
     Attributes:
@@ -20,12 +20,15 @@ class StructureParams(UniPCParams):
     order: int = Field(2, ge=1, le=2)
 
 
-class Structure(UniPC):
-    """UniPC with p = 2 along theta, for the middle of the path. Order 3, one evaluation a step.
+class Structure(LimitedUniPC):
+    """UniPC with p = 2 along theta and a limiter, for the middle of the path.
+
+    Order 3, one evaluation a step.
 
     Measured on the small model (docs/samplers.md), not on Wan weights.
 
-    Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``).
+    Source: Zhao et al., arXiv 2302.04867, with weights exact in c = theta (``gatekit.multistep``);
+    the limiter is this project's.
     """
 
     name = "structure"

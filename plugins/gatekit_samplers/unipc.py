@@ -81,12 +81,15 @@ class UniPC(Sampler):
         """Correct the step behind, predict the step ahead."""
         denoised = c.denoise(c.x, c.sigma)
         start = lazy(self._corrected(c, denoised)).once()
+        x, start = evaluate(c.transfer(start, self.predicted(c, denoised), c.sigma_next), start)
+        return StepResult(x, denoised, start=start)
+
+    def predicted(self, c: StepContext, denoised: Tensor) -> Linear:
+        """The mean prediction over the step ahead."""
         # The order falls towards the end of the run, so that the last step has order 1.
         past = c.past[: min(self.params.order, c.steps_left) - 1]
         nodes, values = columns((c.sigma, denoised), past)
-        estimate = self._blend(c.path, c.sigma, c.sigma_next, nodes, values, implicit=False)
-        x, start = evaluate(c.transfer(start, estimate, c.sigma_next), start)
-        return StepResult(x, denoised, start=start)
+        return self._blend(c.path, c.sigma, c.sigma_next, nodes, values, implicit=False)
 
     def correct(self, c: StepContext, denoised: Tensor) -> Tensor:
         """As ``step`` does first."""

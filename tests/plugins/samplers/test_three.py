@@ -14,10 +14,46 @@ GRID = [1.0, 0.93, 0.8, 0.6, 0.35, 0.12, 0.0]
 
 @pytest.mark.parametrize(("name", "coordinate"), [("commit", "lam"), ("structure", "theta")])
 def test_they_are_unipc_in_their_coordinate(name, coordinate):
-    ours = gatekit.sample(FIELD, X, GRID, sampler=name)
-    assert ours.equal(gatekit.sample(FIELD, X, GRID, sampler="unipc", coordinate=coordinate))
+    params = {"coordinate": coordinate, "weights": "exact"}
+    wanted = gatekit.sample(FIELD, X, GRID, sampler="unipc", **params)
+    assert gatekit.sample(FIELD, X, GRID, sampler=name, limit=False).equal(wanted)
     with pytest.raises(gatekit.InputError, match="less than or equal to 2"):
         gatekit.sample(FIELD, X, GRID, sampler=name, order=3)
+
+
+def test_the_limiter_leaves_a_field_alone_that_its_line_follows():
+    smooth, grid = gatekit.testing.Gaussian(), [0.9 - 0.02 * i for i in range(40)]
+    ours, free = (
+        gatekit.sample(smooth, X, grid, sampler="structure", limit=n) for n in (True, False)
+    )
+    assert torch.allclose(ours, free, atol=1e-14)
+
+
+def test_the_limiter_shortens_a_slope_by_how_wrong_the_last_line_was():
+    """Predictions 1, -1, 1: the line missed by 4 where D turned by 2, so a quarter is left."""
+
+    def denoise(x, sigma):
+        return torch.full_like(x, 1.0 if round(100 * sigma) % 2 else -1.0)
+
+    grid, ends = [0.95, 0.9, 0.85, 0.8], {}
+    for limit in (True, False):
+        params = {"limit": limit, "corrector": False, "coordinate": "s"}
+        before = gatekit.sample(denoise, X, grid[:-1], sampler="structure", **params)
+        held = gatekit.sample(denoise, before, grid[-2:], sampler="euler")
+        ends[limit] = gatekit.sample(denoise, X, grid, sampler="structure", **params) - held
+    assert torch.allclose(ends[True], ends[False] / 4)
+    assert ends[False].abs().min() > 1e-3
+
+
+def test_the_limiter_judges_each_sample_by_itself():
+    def denoise(x, sigma):
+        wild = torch.tensor([[1.0], [0.0]], dtype=x.dtype)[: len(x)] if len(x) > 1 else wild_alone
+        return 0.3 * x + wild * (1.0 if round(100 * sigma) % 2 else -1.0)
+
+    swings = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65]
+    wild_alone = torch.zeros(1, 1, dtype=X.dtype)
+    both = gatekit.sample(denoise, X, swings, sampler="structure")
+    assert torch.equal(both[1:], gatekit.sample(denoise, X[1:], swings, sampler="structure"))
 
 
 def test_polish_is_structure_until_the_last_interval():
