@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from gatekit_samplers.coordinate import Coordinate
@@ -15,12 +13,10 @@ class CommitParams(LimitedParams):
 
     Attributes:
         coordinate: lam, in which the prediction at sigma 1 has no weight.
-        weights: Of the interpolant; ``bh2`` are Wan's.
         order: The paper's p, at most 2: at the first steps order 3 gives outliers.
     """
 
     coordinate: Coordinate = "lam"
-    weights: Literal["auto", "bh1", "bh2", "exact"] = "exact"
     order: int = Field(2, ge=1, le=2)
 
 
@@ -33,8 +29,7 @@ class Commit(LimitedUniPC):
 
     Measured on the small model (docs/samplers.md), not on Wan weights.
 
-    Source: Zhao et al., arXiv 2302.04867, with weights exact in c = lam (``gatekit.multistep``);
-    the limiter is this project's.
+    Source: Zhao et al., arXiv 2302.04867: UniP, UniC and B_2(h); the limiter is this project's.
     """
 
     name = "commit"

@@ -14,8 +14,7 @@ GRID = [1.0, 0.93, 0.8, 0.6, 0.35, 0.12, 0.0]
 
 @pytest.mark.parametrize(("name", "coordinate"), [("commit", "lam"), ("structure", "theta")])
 def test_they_are_unipc_in_their_coordinate(name, coordinate):
-    params = {"coordinate": coordinate, "weights": "exact"}
-    wanted = gatekit.sample(FIELD, X, GRID, sampler="unipc", **params)
+    wanted = gatekit.sample(FIELD, X, GRID, sampler="unipc", coordinate=coordinate)
     assert gatekit.sample(FIELD, X, GRID, sampler=name, limit=False).equal(wanted)
     with pytest.raises(gatekit.InputError, match="less than or equal to 2"):
         gatekit.sample(FIELD, X, GRID, sampler=name, order=3)
