@@ -29,7 +29,7 @@ from .metric import Metric, Sample
 from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
-from .output import write_atomic
+from .output import check_out, write_atomic
 from .params import (
     AdjustParams,
     FamilyParams,
@@ -123,6 +123,7 @@ __all__ = [
     "WeightsError",
     "cache_folder",
     "check_device",
+    "check_out",
     "decode",
     "duration",
     "evaluate",

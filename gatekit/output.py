@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatekit.errors import OutputError, OutputPathError
+from gatekit.errors import InputError, OutputError, OutputPathError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,34 @@ def write_atomic(path: Path, data: bytes, remedy: str | None = None) -> Path:
             partial.unlink(missing_ok=True)
         raise cannot_write(path, exc, remedy) from exc
     return path
+
+
+def check_out(path: Path, option: str = "-o", *, new: bool = False) -> None:
+    """Look at the place of a result before anything is computed for it.
+
+    Args:
+        path: The file that is to be written.
+        option: Where it was given, for the message.
+        new: Whether a file that is there is refused; else it would be replaced.
+
+    Raises:
+        InputError: A folder has this name, or its own folder is not there, or it exists.
+    """
+    if path.is_dir():
+        raise InputError(
+            "a folder of this name exists", where=option, value=str(path), remedy="name a file"
+        )
+    if not path.absolute().parent.is_dir():
+        raise InputError(
+            "no such folder",
+            where=option,
+            value=str(path.parent),
+            remedy="make it, or name another",
+        )
+    if new and path.exists():
+        raise InputError(
+            "this file exists", where=option, value=str(path), remedy="name another, or remove it"
+        )
 
 
 def write_synced(path: Path, data: bytes) -> None:

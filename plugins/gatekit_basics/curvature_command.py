@@ -67,22 +67,6 @@ def measure(
     return thinned(bends.sigmas, log_profile(bends.sigmas, bends.values))
 
 
-def refuse_to_overwrite(out: Path, where: str = "-o") -> None:
-    """A file that is there stays; a folder that is not is no place for one.
-
-    Raises:
-        InputError: Either.
-    """
-    if out.exists():
-        raise gatekit.InputError(
-            "this file exists", where=where, value=str(out), remedy="name another, or remove it"
-        )
-    if not out.absolute().parent.is_dir():
-        raise gatekit.InputError(
-            "no such folder", where=where, value=str(out.parent), remedy="make it, or name another"
-        )
-
-
 def curvature(
     schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml).")],
     prompt: Annotated[str, typer.Option("-p", "--prompt", help="What to show meanwhile.")],
@@ -101,7 +85,7 @@ def curvature(
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
 ) -> None:
     """Measure where a schedule's models bend; write a schedule whose grid follows them."""
-    refuse_to_overwrite(out)
+    gatekit.check_out(out, new=True)
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)

@@ -12,9 +12,9 @@ import typer
 
 import gatekit
 from gatekit_basics.curvature import Curvature, CurvatureParams
-from gatekit_basics.curvature_command import refuse_to_overwrite
-from gatekit_basics.fitting import Travelled, fit, predicted_error
+from gatekit_basics.fitting import fit, minimizer, predicted_error
 from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
+from gatekit_basics.travelled import Travelled
 
 FEW = 16  # steps below which the error is not linear: the grid is equidistributed instead
 LAST = {True: 0.1, False: 0.02}  # last sigma of the equidistributed grid: few steps, or enough
@@ -81,7 +81,7 @@ def fit_command(
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
 ) -> None:
     """Place a schedule's steps where its own models need them; write a schedule with that grid."""
-    refuse_to_overwrite(out)
+    gatekit.check_out(out, new=True)
     given, where = overrides or [], {"models_dir": models_dir, "device": device}
     plan = gatekit.resolve(gatekit.load_schedule(schedule, given), **where)
     own = any(p.steps is not None or p.share is not None for p in plan.schedule.phases)
@@ -91,7 +91,11 @@ def fit_command(
             key=("sigmas",),
             remedy="give 'sigmas' the steps of the whole run and the phases 'until'",
         )
-    fields = [f"{p.field} {p.boundary.until:.6f}" for p in plan.phases]
+    before = list(plan.run_sigmas)
+    if len(before) - 1 >= FEW:
+        minimizer()
+    fields = [f"from {before[0]:.6f}"]
+    fields += [f"{p.field} {p.boundary.until:.6f}" for p in plan.phases]
     if keep is not None and keep.exists():
         travelled, profile = load(keep, fields)
     elif not prompts:
@@ -100,15 +104,16 @@ def fit_command(
         )
     else:
         if keep is not None:
-            refuse_to_overwrite(keep, "--keep")
+            gatekit.check_out(keep, "--keep")
         each = [
             gatekit.Inputs(prompt=prompt, image=image, seed=seed + i)
             for i, prompt in enumerate(prompts)
         ]
+        for inputs in each:
+            plan.family.check_inputs(inputs)
         travelled, profile = measured(schedule, given, each, fine, **where)
         if keep is not None:
             save(keep, travelled, profile, fields)
-    before = list(plan.run_sigmas)
     sigmas, fitted = placed(travelled, profile, before[0], len(before) - 1)
     sigmas = [round(s, 6) for s in sigmas]
     text = _written(schedule.resolve(), out.resolve(), given, sigmas, fitted)

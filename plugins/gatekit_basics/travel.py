@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gatekit
 from gatekit_basics.curvature import log_profile
 from gatekit_basics.curvature_command import Bends, thinned
-from gatekit_basics.fitting import Travelled
+from gatekit_basics.travelled import Travelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ def switches(plan: gatekit.Plan) -> list[float]:
 def save(
     file: Path, travelled: Travelled, profile: Sequence[Sequence[float]], fields: Sequence[str]
 ) -> None:
-    """Write a measurement, whole or not at all."""
+    """Write a measurement, whole or not at all. Raises OutputError."""
     import numpy as np
     from safetensors.numpy import save as serialised
 
@@ -114,7 +114,7 @@ def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]
     """Read a measurement of a plan with these fields.
 
     Raises:
-        InputError: It is none, or of other models, guidance or boundaries.
+        InputError: It is none, or of other models, guidance, boundaries or first sigma.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -122,18 +122,19 @@ def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]
         with safe_open(file, framework="np") as opened:
             about = json.loads((opened.metadata() or {})["gatekit_travel"])
             sigmas, gram = opened.get_tensor("sigmas"), opened.get_tensor("gram")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        known, boundaries, profile = about["fields"], about["boundaries"], about["profile"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise gatekit.InputError(
             "this is no measurement of 'gatekit fit'",
             where="--keep",
             value=str(file),
             remedy="name a file that it wrote, or one that is not there yet",
         ) from error
-    if about["fields"] != list(fields):
+    if known != list(fields):
         raise gatekit.InputError(
-            "measured with other models, guidance or boundaries",
+            "measured with other models, guidance, boundaries or first sigma",
             where="--keep",
             value=str(file),
             remedy="name another file, to measure anew",
         )
-    return Travelled(tuple(sigmas.tolist()), gram, tuple(about["boundaries"])), about["profile"]
+    return Travelled(tuple(sigmas.tolist()), gram, tuple(boundaries)), profile

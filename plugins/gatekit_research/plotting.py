@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gatekit
-from gatekit_research.files import write_whole
 
 COLOURS = ("#2f6df6", "#e0457b", "#f2a541", "#2a9d8f", "#8a63d2", "#5c677d")
 INK, GREY, PAPER = "#1d2433", "#8b93a5", "#ffffff"
@@ -50,7 +49,7 @@ def save_figure(
     draw(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".").lower(), facecolor=PAPER)
-    return write_whole(path, buffer.getvalue())
+    return gatekit.write_atomic(path, buffer.getvalue())
 
 
 def clean(axes: Any) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import gatekit
 from gatekit_tinywan.arguments import positive
 from gatekit_tinywan.batch import Batch, embed, family_of
-from gatekit_tinywan.evaluate import joined
+from gatekit_tinywan.evaluate import check_judged, joined
 from gatekit_tinywan.world import HELD_OUT_SEED, SceneBatch, render, sample_scenes
 from gatekit_tinywan.world.attributes import MARKS, SHAPES, SIZES
 from gatekit_tinywan.world.judge import Verdict, compare
@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         schedule = gatekit.load_schedule(args.schedule, overrides=args.set)
         plan = gatekit.resolve(schedule, device=device)
+        check_judged(plan, args.schedule)
         gatekit.check_device(device, "--device", "choose another one: --device cpu")
         lines = diagnose(plan, args.starts, args.clips, device=device, batch=args.batch)
     except gatekit.UserError as error:

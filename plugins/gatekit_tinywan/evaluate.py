@@ -88,6 +88,17 @@ def compare(verdict: Verdict, videos: Tensor, first: Verdict, reference: Tensor)
     }
 
 
+def check_judged(plan: gatekit.Plan, path: Path) -> None:
+    """Raise InputError where a schedule is of another family: the judge knows one world."""
+    if plan.family.name != "tinywan":
+        raise gatekit.InputError(
+            "only schedules of the small model can be judged",
+            where=str(path),
+            value=plan.family.name,
+            remedy="write 'family: {use: tinywan}'",
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, evaluate, print a line of JSON a schedule. Returns the exit code."""
     try:
@@ -115,18 +126,14 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch = args.batch or (128 if device.startswith("cuda") else 8)
+    if args.json is not None:
+        gatekit.check_out(args.json, "--json")
     first: tuple[Verdict, Tensor] | None = None
     lines: list[dict[str, Any]] = []
     for path in args.schedules:
         schedule = gatekit.load_schedule(path, overrides=args.set)
         plan = gatekit.resolve(schedule, device=device)
-        if plan.family.name != "tinywan":
-            raise gatekit.InputError(
-                "only schedules of the small model can be judged",
-                where=str(path),
-                value=plan.family.name,
-                remedy="write 'family: {use: tinywan}'",
-            )
+        check_judged(plan, path)
         gatekit.check_device(device, "--device", "choose another one: --device cpu")
         began = time.monotonic()
         verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)
@@ -136,7 +143,8 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
         lines.append({"schedule": path.stem, "clips": args.clips, "seconds": seconds, **figures})
         print(json.dumps(lines[-1]), flush=True)
     if args.json is not None:
-        args.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        gatekit.write_atomic(args.json, text.encode())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from gatekit import InputError, OutputError, ScheduleError
 from gatekit.embed import Carried, read_embedded
 from gatekit.mp4 import encode_mp4, to_yuv420
-from gatekit.output import free_name, write_atomic
+from gatekit.output import check_out, free_name, write_atomic
 
 av = pytest.importorskip("av")
 
@@ -107,6 +107,20 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         write_atomic(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_place_of_a_result(tmp_path):
+    there = tmp_path / "a.json"
+    there.touch()
+    check_out(there)
+    check_out(tmp_path / "b.json", new=True)
+    for path, new, told in (
+        (there, True, "--keep: this file exists"),
+        (tmp_path, False, "--keep: a folder of this name"),
+        (tmp_path / "gone" / "a.json", False, "--keep: no such folder"),
+    ):
+        with pytest.raises(InputError, match=told):
+            check_out(path, "--keep", new=new)
 
 
 def test_a_free_name(tmp_path):

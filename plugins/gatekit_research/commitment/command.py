@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import gatekit
-from gatekit_research.files import check_out, write_json
+from gatekit_research.files import write_json
 from gatekit_research.inputs import Prompt, read_prompts
 from gatekit_research.plotting import check_plot
 
@@ -60,9 +60,9 @@ def commitment(
         )
     if plot is not None:
         check_plot(plot)
-        check_out(plot, "--plot")
+        gatekit.check_out(plot, "--plot")
     if out is not None:
-        check_out(out)
+        gatekit.check_out(out)
     if prompt is not None and prompts is not None:
         raise gatekit.InputError(
             "a prompt and a file of prompts", where="--prompts", remedy="give one of the two"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from gatekit import Metric, Sample
+from gatekit import InputError, Metric, Sample
 from gatekit_research.metrics.filters import decibels_apart, luma
 from gatekit_research.metrics.likeness import check_alike
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FEWEST = 4  # frames that have a spectrum over time: the window's ends are 0
 
 
 class SpatialSpectrum(Metric):
@@ -73,9 +75,19 @@ def radial(video: Tensor) -> Tensor:
 
 
 def temporal(video: Tensor) -> Tensor:
-    """Power by frequency in time, ``[frames // 2]``, without the mean."""
+    """Power by frequency in time, ``[frames // 2]``, without the mean.
+
+    Raises:
+        InputError: Fewer than ``FEWEST`` frames: the window leaves one, or none.
+    """
     import torch
 
+    if len(video) < FEWEST:
+        raise InputError(
+            f"a spectrum over time needs {FEWEST} frames",
+            value=len(video),
+            remedy="make more frames",
+        )
     frames = luma(video)
     hann = torch.hann_window(len(frames), periodic=False).to(frames)
     changing = (frames - frames.mean(0, keepdim=True)) * hann[:, None, None]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRIES = 20_000
+LEAST = 3  # schedules, without which there are no ranks
 
 
 def drawn(problem: Problem, count: int, phases: int, seed: int) -> list[Proposal]:
@@ -54,7 +55,7 @@ def drawn(problem: Problem, count: int, phases: int, seed: int) -> list[Proposal
         where="--schedules",
         value=count,
         remedy=f"ask for at most {len(found)}"
-        if found
+        if len(found) >= LEAST
         else "profile more variants, or give another number of phases",
     )
 

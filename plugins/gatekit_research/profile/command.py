@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import gatekit
-from gatekit_research.files import check_out, write_whole
+from gatekit_research.files import write_text
 from gatekit_research.inputs import read_prompts
 from gatekit_research.plotting import can_plot, check_plot
 from gatekit_research.profile.candidates import prepare
@@ -72,14 +72,21 @@ def profile(
     """
     lines = read_prompts(prompts)
     out = out or Path(f"{schedule.stem}.profile.json")
-    check_out(out)
+    gatekit.check_out(out)
+    if out.suffix != ".json":  # states and the plot take the same name with other endings
+        raise gatekit.InputError(
+            "a profile's name ends in .json",
+            where="-o",
+            value=str(out),
+            remedy=f"name it {out.with_suffix('.json').name}",
+        )
     if out.exists() and not is_profile(out):
         raise gatekit.InputError(
             "this file exists and is no profile", where="-o", value=str(out), remedy="name another"
         )
     if plot is not None:
         check_plot(plot)
-        check_out(plot, "--plot")
+        gatekit.check_out(plot, "--plot")
     bench = prepare(
         schedule,
         variants,
@@ -100,7 +107,7 @@ def profile(
         raise gatekit.Cancelled(
             f"interrupted; the same command goes on, from {work.folder}"
         ) from None
-    write_whole(out, made.model_dump_json(indent=1) + "\n")
+    write_text(out, made.model_dump_json(indent=1) + "\n")
     picture = plot or out.with_suffix(".png")
     if plot is not None or can_plot():
         from gatekit_research.profile.picture import draw_profile

@@ -49,7 +49,6 @@ class Visit:
 
     Args:
         candidate: Who.
-        conditionings: By run, as the family's ``encode`` gave them.
     """
 
     def __init__(self, candidate: Candidate) -> None:
@@ -80,6 +79,11 @@ class Visit:
         evaluated: Callable[[], None] = lambda: None,
     ) -> list[Row]:
         """Rows of errors and seconds, at the states that the variant's expert serves.
+
+        Args:
+            states: Of one run.
+            conditionings: Of its prompt, as the family's ``encode`` gave them.
+            evaluated: Told after each.
 
         Raises:
             NumericsError: A prediction that is not finite.

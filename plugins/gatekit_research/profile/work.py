@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,24 +55,12 @@ class Work:
 
     def save_states(self, name: str, states: States) -> None:
         """Keep a run's states. Raises OutputError."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        path = self._states(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         about = json.dumps({"sigmas": states.sigmas, "phases": states.phases})
         tensors = {"x": states.x.contiguous(), "velocity": states.velocity.contiguous()}
-        try:
-            save_file(tensors, partial, metadata={"format": FORMAT, "states": about})
-            partial.replace(path)
-        except (OSError, SafetensorError) as exc:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise gatekit.OutputError(
-                f"the states could not be written: {exc}",
-                where=str(path),
-                remedy="free space there, or choose another place with -o",
-            ) from exc
+        data = save(tensors, metadata={"format": FORMAT, "states": about})
+        gatekit.write_atomic(self._states(name), data)
 
     def states(self, name: str) -> States:
         """Read them back. Raises InputError for a damaged file."""
@@ -84,12 +70,13 @@ class Work:
         try:
             with safe_open(path, framework="pt") as opened:
                 about = json.loads((opened.metadata() or {})["states"])
+                sigmas, phases = tuple(about["sigmas"]), tuple(about["phases"])
                 x, velocity = opened.get_tensor("x"), opened.get_tensor("velocity")
-        except (OSError, SafetensorError, KeyError, ValueError) as exc:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as exc:
             raise gatekit.InputError(
                 "damaged states", where=str(path), remedy="remove the file; it is made again"
             ) from exc
-        return States(tuple(about["sigmas"]), tuple(about["phases"]), x, velocity)
+        return States(sigmas, phases, x, velocity)
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What was measured under this name, or None."""
@@ -101,7 +88,3 @@ class Work:
     def save_result(self, name: str, content: dict[str, Any]) -> None:
         """Keep what was measured. Raises OutputError."""
         write_json(self.folder / f"{name}.json", content)
-
-    def bytes(self) -> int:
-        """What the folder takes."""
-        return sum(file.stat().st_size for file in self.folder.iterdir())

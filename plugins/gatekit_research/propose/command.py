@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import gatekit
-from gatekit_research.files import check_out, write_whole
+from gatekit_research.files import write_text
 from gatekit_research.profile.document import Profile, read_profile
 from gatekit_research.propose.budget import Answer, answer, read_budget
 from gatekit_research.propose.problem import Proposal, problem_of
@@ -51,11 +51,7 @@ def propose(
 
     limits = read_budget(budget or [])
     if out is not None:
-        check_out(out)
-        if out.exists():
-            raise gatekit.InputError(
-                "this file exists", where="-o", value=str(out), remedy="name another, or remove it"
-            )
+        gatekit.check_out(out, new=True)
     read = read_profile(profile)
     plan = profiled(read, schedule, models_dir)
     problem = problem_of(read, stretches(read, plan), risk_weight)
@@ -65,7 +61,7 @@ def propose(
         header = header_of(read, profile.name, found.chosen, ", ".join(budget or []), risk_weight)
         made = gatekit.Schedule.from_dict(data, out.absolute().parent)
         gatekit.resolve(made, models_dir=models_dir, require_files=True)  # it runs, or nothing is
-        write_whole(out, text_of(data, header))
+        write_text(out, text_of(data, header))
     if as_json:
         print(json.dumps(_plain(found, read), indent=1))
         return

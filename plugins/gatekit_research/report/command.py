@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gatekit
-from gatekit_research.files import check_out, write_whole
+from gatekit_research.files import write_text
 
 
 def report(
@@ -28,7 +28,7 @@ def report(
     from gatekit_research.report.run import run_page
     from gatekit_research.sweep.store import ABOUT
 
-    check_out(out)
+    gatekit.check_out(out)
     if not folder.is_dir():
         raise gatekit.InputError(
             "no such folder", where=str(folder), remedy="name a run folder or a sweep's folder"
@@ -42,5 +42,5 @@ def report(
         page = sweep_page(results, prompts)
     else:
         page = run_page(folder)
-    write_whole(out, page)
+    write_text(out, page)
     print(out)

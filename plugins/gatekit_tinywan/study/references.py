@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import gatekit
 from gatekit_basics.fit_command import placed
-from gatekit_basics.fitting import Travelled
 from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
+from gatekit_basics.travelled import Travelled
 from gatekit_tinywan.study import flow
 from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import FLOWS, Cell, samplers
@@ -105,9 +105,7 @@ class References:
         file = self.folder / f"grid-{name}-{steps}.json"
         if not file.exists():
             sigmas, _ = placed(travelled, profile, travelled.sigmas[0], steps)
-            partial = file.with_suffix(".part")
-            partial.write_text(json.dumps(sigmas))
-            partial.replace(file)
+            gatekit.write_atomic(file, json.dumps(sigmas).encode())
         return json.loads(file.read_text())
 
     def _measured(
@@ -142,14 +140,12 @@ class References:
         return self.folder / f"{name}-{self.steps}-{row}.safetensors"
 
     def _save(self, name: str, row: int, x: Tensor, error: float, verdict: str) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         file = self._file(name, row)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".part")
         about = {"error": repr(error), "verdict": verdict}
-        save_file({"x": x.contiguous()}, partial, metadata=about)
-        partial.replace(file)
+        gatekit.write_atomic(file, save({"x": x.contiguous()}, metadata=about))
 
     def _load(self, name: str, row: int) -> tuple[Tensor, float, str]:
         from safetensors import safe_open

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gatekit import InputError
+from gatekit import InputError, write_atomic
 from gatekit_tinywan.study.cell import Cell
 
 ABOUT = "about.json"
@@ -27,7 +27,7 @@ class Store:
         self.folder = folder
         if about is not None:
             (folder / "cells").mkdir(parents=True, exist_ok=True)
-            (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+            write_atomic(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
         self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
 
     def file(self, cell: Cell) -> Path:

@@ -1,16 +1,19 @@
 import math
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import gatekit
 from gatekit.cli import call
 from gatekit.testing import Gaussian
 from gatekit_basics.curvature import theta
-from gatekit_basics.fitting import Travelled, fit, followed, predicted_error
+from gatekit_basics.fitting import fit, followed, predicted_error
 from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save
+from gatekit_basics.travelled import Travelled
 
 X = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -131,6 +134,9 @@ def test_a_measurement_is_kept(tmp_path):
     assert np.array_equal(found.gram, travelled.gram) and profile == [[1.0, 1.0], [0.1, 0.5]]
     with pytest.raises(gatekit.InputError, match="other models"):
         load(file, ["b"])
+    save_file({"gram": found.gram}, file, metadata={"gatekit_travel": "{}"})
+    with pytest.raises(gatekit.InputError, match="no measurement"):
+        load(file, ["a"])
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(gatekit.InputError, match="no measurement"):
         load(file, ["a"])
@@ -171,6 +177,20 @@ def test_what_the_command_refuses(here, capsys):
     sets = [part for share in shares for part in ("--set", share)]
     assert "no one grid" in refused("-o", "own.yaml", "-p", "x", *sets)
     assert not (here / "own.yaml").exists()
+
+
+def test_what_would_be_lost_is_looked_at_before_the_fine_run(here, capsys, monkeypatch):
+    """A missing scipy, and a first sigma other than that of what was kept."""
+    line = ["fit", "fake.yaml", "-p", "x", "--fine", "40", "--keep", "m.st"]
+    assert call([*line, "-o", "few.yaml"]) == 0
+    first = ["--set", "sigmas={use: explicit, values: [0.99, 0.9, 0.5, 0.2, 0.0]}"]
+    assert call([*line, "-o", "own.yaml", *first]) == 2
+    assert "measured with other models, guidance, boundaries" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    more = ["--set", "sigmas.steps=16", "-o", "own.yaml", "--keep", "other.st"]
+    assert call([*line, *more]) == 2
+    assert "fitting needs scipy" in capsys.readouterr().err
+    assert not (here / "other.st").exists() and not (here / "own.yaml").exists()
 
 
 def plan_phases():

@@ -11,7 +11,7 @@ from gatekit_research.corruptions import CORRUPTIONS
 from gatekit_research.metrics import METRICS
 from gatekit_research.metrics.flicker import Flicker
 from gatekit_research.metrics.likeness import PSNR, SSIM, LatentRMSE
-from gatekit_research.metrics.spectra import SpatialSpectrum
+from gatekit_research.metrics.spectra import SpatialSpectrum, TemporalSpectrum
 from gatekit_tinywan.caption_metric import CaptionMatch
 from gatekit_tinywan.world import HELD_OUT_SEED, render, sample_scenes
 
@@ -119,6 +119,9 @@ def test_what_lacks_is_told():
     small, large = torch.zeros(2, 4, 4, 3), torch.zeros(2, 8, 8, 3)
     with pytest.raises(InputError, match="another size"):
         SSIM().measure(Sample(video=small, reference=Sample(video=large)))
+    image = torch.rand(1, 8, 8, 3)
+    with pytest.raises(InputError, match="over time needs 4 frames"):
+        TemporalSpectrum().measure(Sample(video=image, reference=Sample(video=image)))
     with pytest.raises(InputError, match="canonical captions"):
         CaptionMatch().check_prompt("a cat")
 

@@ -217,11 +217,13 @@ def test_other_weights_are_measured_anew(study, gatekit):
         (["--variants", "near", "--set", "phases.low.sampler=rk45"], "known beforehand"),
         (["--variants", "near", "--plot", "a.gif"], "written as .png"),
         (["--variants", "near", "-o", "gone/o.json"], "no such folder"),
-        (["--variants", "near", "-o", "p.txt"], "exists and is no profile"),
+        (["--variants", "near", "-o", "fake.json"], "exists and is no profile"),
+        (["--variants", "near", "-o", "o.png"], "ends in .json .*name it o.json"),
     ],
 )
 def test_refusals(study, gatekit, line, told):
     (study / "empty.txt").write_text("\n# nothing\n")
+    (study / "fake.json").write_text("{}")
     (study / "big.num").write_text(json.dumps({"gain": 0.5, "weights": 9}))
     more = ["--set", "variants.big={use: number, expert: high, file: big.num}"]
     before = set(study.iterdir())
