@@ -33,7 +33,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     except ImportError as exc:
         raise gatekit.InputError(
             "reports are made with jinja2, which is not installed",
-            remedy="pip install 'gatekit-diffusion[report]'",
+            remedy=gatekit.install_extra("report"),
         ) from exc
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -76,8 +76,12 @@ def sweep_page(results: Results, prompts: int) -> str:
     tables = [(name, results.metric(name), rows(results, name)) for name in metrics]
     main = [m for m in metrics if "." not in m or m.endswith(".all_right")]
     figures = [plots.trade(results, m, a) for m in main[:4] for a in plots.AGAINST]
-    curved = dict.fromkeys(m for a in results.arms for x in a.lines.values() for m in x["curves"])
-    along = [*(plots.curves(results, m) for m in curved), plots.boundaries(results)]
+    drawn = {m for a in results.arms for line in a.lines.values() for m in line["curves"]}
+    curved = [m for m in about["metrics"] if m in drawn]
+    along = [
+        *(plots.curves(results, m) for m in curved),
+        plots.boundaries(results),
+    ]
     every = [*results.arms, *([results.reference] if results.reference else [])]
     done = sum(len(arm.lines) for arm in every)
     groups = len(about["prompts"])
@@ -92,7 +96,7 @@ def sweep_page(results: Results, prompts: int) -> str:
             "unmeasured": _unmeasured(results),
             "few": groups < FEW,
             "groups": groups,
-            "least_p": 2.0 / 2**groups,
+            "least_p": 2.0 ** (1 - groups),
             "tables": tables,
             "main": main,
             "binary": {m for m in metrics if results.metric(m)["binary"]},
@@ -113,6 +117,8 @@ def _unmeasured(results: Results) -> list[tuple[str, int, str]]:
     for arm in results.arms:
         for line in arm.lines.values():
             for metric, reason in line["unmeasured"].items():
+                if metric.partition(".")[0] not in results.about["metrics"]:
+                    continue
                 reasons.setdefault(metric, []).append(f"{arm.name}: {reason}")
     return [(metric, len(texts), texts[0]) for metric, texts in reasons.items()]
 

@@ -59,10 +59,14 @@ class Results:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics, parts of one by their own names, in the order of the sweep."""
+        """Metrics, parts of one by their own names, in the order of the sweep.
+
+        What an older form of the sweep asked for may stand in lines, and is none of them.
+        """
         named = list(self.about["metrics"])
         seen = dict.fromkeys(m for a in self.arms for x in a.lines.values() for m in x["metrics"])
-        return sorted(seen, key=lambda m: (named.index(m.partition(".")[0]), list(seen).index(m)))
+        seen = [m for m in seen if m.partition(".")[0] in named]
+        return sorted(seen, key=lambda m: (named.index(m.partition(".")[0]), seen.index(m)))
 
     def metric(self, name: str) -> dict[str, Any]:
         """What a metric is: direction, unit, what it says."""

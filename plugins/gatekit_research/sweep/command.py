@@ -49,8 +49,8 @@ def sweep(
         from gatekit_research.sweep.workers import Crew
 
         crew = Crew(sweep, models_dir, device, workers)
-    store.begin(setup.about())
     with store.locked():
+        store.begin(setup.about())
         _run(setup, store, crew)
     print(store.folder)
 

@@ -13,6 +13,7 @@ import gatekit
 
 RESULTS, ABOUT = "results.jsonl", "sweep.json"
 LATENTS, VIDEOS, TRACES = "latents", "videos", "traces"
+ARM = {"name", "cells", "compared"}  # what an arm's entry in sweep.json has at the least
 Line = dict[str, Any]
 
 
@@ -34,16 +35,15 @@ class Store:
         return self.folder / kind / f"{digest}{'.mp4' if kind == VIDEOS else '.safetensors'}"
 
     def begin(self, about: Mapping[str, Any]) -> None:
-        """Make the folder, mend a torn line, write ``sweep.json``. Raises OutputError."""
-        try:
-            for kind in (LATENTS, VIDEOS, TRACES):
-                (self.folder / kind).mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise gatekit.OutputError(
-                f"cannot make the folder: {exc.strerror}",
-                where=str(self.folder),
-                remedy="choose another place with -o",
-            ) from exc
+        """Make the folders, mend a torn line, write ``sweep.json``.
+
+        Only where the folder is ``locked``: the torn line of a running sweep is one that it writes.
+
+        Raises:
+            OutputError: One of them cannot be written.
+        """
+        for kind in (LATENTS, VIDEOS, TRACES):
+            self._make(self.folder / kind)
         results = self.folder / RESULTS
         data = results.read_bytes() if results.exists() else b""
         if data and not data.endswith(b"\n"):
@@ -51,9 +51,26 @@ class Store:
         text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
         gatekit.write_atomic(self.folder / ABOUT, text.encode())
 
+    @staticmethod
+    def _make(folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise gatekit.OutputError(
+                f"cannot make the folder: {exc.strerror}",
+                where=str(folder),
+                remedy="choose another place with -o",
+            ) from exc
+
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
-        """Keep a second sweep out of this folder. Raises InputError where one is there."""
+        """Make the folder and keep a second sweep out of it.
+
+        Raises:
+            InputError: One is there.
+            OutputError: It cannot be made.
+        """
+        self._make(self.folder)
         try:
             import fcntl
         except ImportError:  # no such locks on this platform
@@ -75,7 +92,7 @@ class Store:
         lines: dict[str, Line] = {}
         with contextlib.suppress(FileNotFoundError):
             for text in (self.folder / RESULTS).read_text("utf-8").splitlines():
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # no line of ours
                     line = json.loads(text)
                     lines[line["cell"]] = line
         return lines
@@ -86,7 +103,8 @@ class Store:
         try:
             place = os.open(self.folder / RESULTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(place, data)
+                while data:  # a disk that fills takes a part, and only then refuses
+                    data = data[os.write(place, data) :]
                 os.fsync(place)
             finally:
                 os.close(place)
@@ -106,7 +124,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
-        return dict(about) if about["arms"] else {}
+        if not about["arms"] or any(not set(arm) >= ARM for arm in about["arms"]):
+            raise KeyError("arms")
+        return dict(about)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise gatekit.InputError(
             "no folder of a sweep", where=str(folder), remedy=f"name one that holds {ABOUT}"

@@ -24,7 +24,7 @@ def import_ray() -> Any:
         raise gatekit.InputError(
             "Ray is not installed",
             where="--ray",
-            remedy="pip install 'gatekit-diffusion[ray]', or leave --ray out",
+            remedy=f"{gatekit.install_extra('ray')}, or leave --ray out",
         ) from exc
 
 

@@ -143,6 +143,24 @@ def test_what_cannot_be_reported_is_told(project, call, capsys, arguments, said)
     assert not (project / "report.html").exists()
 
 
+def test_a_metric_that_the_sweep_no_longer_asks_for_is_left_out(folder, call, project):
+    fewer = SWEEP.replace("latent_rmse, x0_divergence, psnr", "latent_rmse")
+    (project / "known.yaml").write_text(fewer)
+    assert call("sweep", "known.yaml") == 0
+    assert results.read_results(folder).metrics == ["latent_rmse"]
+    assert call("report", folder, "-o", "r.html") == 0
+    page = (project / "r.html").read_text()
+    assert "latent_rmse" in page and "psnr" not in page and "x0_divergence" not in page
+
+
+@pytest.mark.parametrize("about", ["[]", "{}", '{"arms": []}', '{"arms": [{"name": "a"}]}', "{"])
+def test_a_file_of_that_name_that_tells_of_no_sweep(project, call, capsys, about):
+    (project / "other").mkdir()
+    (project / "other" / "sweep.json").write_text(about)
+    assert call("report", "other") == 2
+    assert "no folder of a sweep" in capsys.readouterr().err
+
+
 def test_a_sweep_without_a_finished_cell(project, call, capsys):
     Store(project / "empty").begin({"arms": [{"name": "a", "cells": {}, "compared": True}]})
     assert call("report", "empty") == 2
@@ -152,7 +170,7 @@ def test_a_sweep_without_a_finished_cell(project, call, capsys):
 def test_jinja_that_is_not_there_is_told(folder, call, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     assert call("report", folder) == 2
-    assert "pip install 'gatekit-diffusion[report]'" in capsys.readouterr().err
+    assert "the extra 'report'" in capsys.readouterr().err
 
 
 def test_a_browser_shows_it_at_both_widths_in_both_schemes_and_plays(project, call, browser):

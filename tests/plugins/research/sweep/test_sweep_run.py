@@ -186,10 +186,26 @@ def test_a_torn_line_is_taken_off(sweep, call, project, capsys):
 
 def test_two_sweeps_in_one_folder_are_refused(sweep, call, project, capsys):
     store = Store(project / "small.sweep")
-    store.begin({"arms": []})
     with store.locked():
+        store.begin({"arms": []})
+        (store.folder / "results.jsonl").write_text('{"cell": "half of a li')
+        kept = {p: p.read_bytes() for p in store.folder.iterdir() if p.is_file()}
         assert call(sweep()) == 2
+        assert {p: p.read_bytes() for p in store.folder.iterdir() if p.is_file()} == kept
     assert "another sweep is writing" in capsys.readouterr().err
+
+
+def test_a_line_is_written_whole_where_the_disk_takes_it_in_parts(tmp_path, monkeypatch):
+    store, write = Store(tmp_path), os.write
+    monkeypatch.setattr(os, "write", lambda place, data: write(place, data[:5]))
+    for i in range(2):
+        store.append({"cell": f"{i}", "status": "done"})
+    assert [line["cell"] for line in lines(tmp_path)] == ["0", "1"]
+
+
+def test_lines_of_something_else_count_for_nothing(tmp_path):
+    (tmp_path / "results.jsonl").write_text('[1]\n{"no": 1}\nhalf\n{"cell": "a"}\n')
+    assert Store(tmp_path).read() == {"a": {"cell": "a"}}
 
 
 KILLED = """
@@ -273,6 +289,6 @@ def test_videos_are_kept_where_asked_for(sweep, call, project):
 def test_ray_that_is_not_there_is_told(sweep, call, capsys, monkeypatch, project):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert call(sweep(), "--ray") == 2
-    assert "pip install 'gatekit-diffusion[ray]'" in capsys.readouterr().err
+    assert "the extra 'ray'" in capsys.readouterr().err
     assert not (project / "small.sweep").exists()
     assert call(sweep(), "--workers", "2") == 2
