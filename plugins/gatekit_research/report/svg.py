@@ -58,7 +58,8 @@ class Axis:
             wide = max(high / low, 1.5) ** 0.08
             return cls(label, low / wide, high * wide, True)
         low = min(low, 0.0) if zero else low
-        room = (high - low or abs(high) or 1.0) * 0.08
+        wide = high - low if high - low > 1e-9 * abs(high) else 0.0  # less is rounding
+        room = (wide or abs(high) or 1.0) * 0.08
         return cls(label, low if zero and low == 0 else low - room, high + room)
 
     def share(self, value: float) -> float:

@@ -119,6 +119,12 @@ def test_numbers_are_short(value, text):
     assert svg.number(value) == text
 
 
+def test_what_differs_by_rounding_stands_in_one_place():
+    axis = svg.Axis.over("bits", [4.41, 4.41 + 1e-15])
+    assert axis.share(4.41) == pytest.approx(axis.share(4.41 + 1e-15), abs=1e-6)
+    assert len(axis.ticks()) < 10
+
+
 def test_a_run_has_a_page_of_its_own(project, call):
     pytest.importorskip("av")
     assert call("run", "fake.yaml", "-p", "a <ball>", "-o", "out.mp4") == 0
