@@ -30,7 +30,8 @@ def decode(
         Path | None, typer.Option("--vae", metavar="FILE", help="VAE, in place of the schedule's.")
     ] = None,
     fps: Annotated[
-        float | None, typer.Option("--fps", min=0.1, max=1000, help="Frames a second.")
+        float | None,
+        typer.Option("--fps", min=0.1, max=1000, help="Frames a second; default: the schedule's."),
     ] = None,
     models_dir: ModelsDir = None,
     device: Device = None,

@@ -22,7 +22,10 @@ ModelsDir = Annotated[
     typer.Option("--models-dir", metavar="DIR", help="Folder of weight files; may be repeated."),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...")
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; default: the schedule's."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -25,7 +25,8 @@ def run(
     ] = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to show.")] = None,
     negative: Annotated[
-        str | None, typer.Option("-n", "--negative", help="What to steer away from.")
+        str | None,
+        typer.Option("-n", "--negative", help="What to steer away from; default: the family's."),
     ] = None,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
     last_image: Annotated[Path | None, typer.Option("--last-image", help="Last frame.")] = None,
@@ -46,15 +47,19 @@ def run(
             "-o",
             "--out",
             metavar="OUT",
-            help="OUT.mp4, OUT.webp, OUT.png, OUT/ (frames), OUT.safetensors (latent).",
+            help="OUT.mp4, OUT.webp, OUT.png, OUT/ (frames), OUT.safetensors (latent); "
+            "default: NAME-seedN.mp4.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of every noise draw.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Seed of every noise draw; default: 0, or the repeated run's."),
+    ] = None,
     overrides: Overrides = None,
     models_dir: ModelsDir = None,
     device: Device = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; OUT.run.")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; default: OUT.run.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with a stopped run.")

@@ -82,25 +82,35 @@ def curvature(
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
 ) -> None:
     """Measure where a schedule's models bend; write a schedule whose grid follows them."""
     gatekit.check_out(out, new=True)
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)
-    text = _written(schedule.resolve(), out.resolve(), profile, steps, seed)
+    text = _written(schedule.resolve(), out.resolve(), overrides or [], profile, steps, seed)
     gatekit.write_atomic(out, text.encode())
     print(out)
 
 
-def _written(schedule: Path, out: Path, profile: list[list[float]], steps: int, seed: int) -> str:
+def _written(
+    schedule: Path,
+    out: Path,
+    overrides: list[str],
+    profile: list[list[float]],
+    steps: int,
+    seed: int,
+) -> str:
     import os
 
     pairs = "".join(f"    - [{sigma:g}, {density:g}]\n" for sigma, density in profile)
+    changed = "".join(f"# with --set {text}\n" for text in overrides)
     return (
         f"# The grid of {schedule.name}, made from its models' own curvature over {steps} steps\n"
         f"# (seed {seed}). Pairs of sigma and relative density of steps.\n"
-        f"extends: {os.path.relpath(schedule, out.parent)}\n"
+        f"{changed}extends: {os.path.relpath(schedule, out.parent)}\n"
         f"sigmas:\n  use: curvature\n  sigma_min: 0.05\n  profile:\n{pairs}"
     )

@@ -62,7 +62,10 @@ def fit_command(
         typer.Option("-p", "--prompt", help="What to show meanwhile; several times: the mean."),
     ] = None,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the first prompt's noise; + 1 each.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="Seed of the first prompt's noise; each other has one more."),
+    ] = 0,
     fine: Annotated[int, typer.Option("--fine", min=40, help="Steps of the fine run.")] = 120,
     keep: Annotated[
         Path | None,
@@ -78,7 +81,9 @@ def fit_command(
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
 ) -> None:
     """Place a schedule's steps where its own models need them; write a schedule with that grid."""
     gatekit.check_out(out, new=True)

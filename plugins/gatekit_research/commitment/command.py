@@ -19,7 +19,10 @@ def commitment(
     schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml).")],
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="What to show.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="One prompt a line.")
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="One prompt a line; default: four general ones."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each prompt.")] = 1,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
@@ -30,7 +33,8 @@ def commitment(
         float, typer.Option("--settled", help="Commitment from which on a band is settled.")
     ] = 0.5,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT.json", help="Where to write it all.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="OUT.json", help="JSON of every run; default: none."),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Plot.")] = None,
     overrides: Annotated[
@@ -39,7 +43,9 @@ def commitment(
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Watch when coarse, middle and fine bands of a run's prediction settle."""

@@ -22,20 +22,25 @@ def check_profile(
     schedules: Annotated[
         int, typer.Option("--schedules", min=3, help="How many random schedules.")
     ] = 30,
-    phases: Annotated[int, typer.Option("--phases", min=1, help="Of each of them.")] = 3,
+    phases: Annotated[int, typer.Option("--phases", min=1, help="Phases of each schedule.")] = 3,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="The profile's, if none.")
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="One prompt a line; default: the profile's."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each prompt.")] = 1,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
-    draw: Annotated[int, typer.Option("--draw", help="Seed of the schedules.")] = 0,
+    draw: Annotated[int, typer.Option("--draw", help="Seed that draws the schedules.")] = 0,
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="The profiled schedule, if it was moved.")
     ] = None,
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run random schedules of a profile's variants; say how well the profile predicts them.

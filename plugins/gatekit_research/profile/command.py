@@ -44,18 +44,31 @@ def profile(
     ],
     reference: Annotated[
         list[str] | None,
-        typer.Option("--reference", metavar="VARIANT", help="What others are compared with."),
+        typer.Option(
+            "--reference",
+            metavar="VARIANT",
+            help="What others are compared with; default: the schedule's own.",
+        ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="One prompt a line.")
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="One prompt a line; default: four general ones."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each prompt.")] = 1,
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT.json", help="The profile to write.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT.json",
+            help="The profile to write; default: SCHEDULE.profile.json.",
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Its plot; OUT.png.")
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Its plot; default: OUT.png.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value.")
@@ -63,7 +76,9 @@ def profile(
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile itself.")] = False,
 ) -> None:
     """Measure how far variants' predictions are from the schedule's own, by sigma.

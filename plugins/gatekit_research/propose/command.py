@@ -32,13 +32,19 @@ def propose(
     ] = None,
     phases: Annotated[int, typer.Option("--phases", min=1, max=8, help="Most phases.")] = 3,
     risk_weight: Annotated[
-        float, typer.Option("--risk-weight", min=0.0, help="w in error + w risk.")
+        float, typer.Option("--risk-weight", min=0.0, help="w; what is least is error + w risk.")
     ] = 0.0,
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="The profiled schedule, if it was moved.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT.yaml", help="Schedule to write.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT.yaml",
+            help="Schedule to write; default: none, the table alone.",
+        ),
     ] = None,
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")

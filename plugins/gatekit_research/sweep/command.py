@@ -14,19 +14,25 @@ import gatekit
 def sweep(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A sweep file.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Its folder; NAME.sweep.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Its folder; default: NAME.sweep."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cells, evaluations and expected time.")
     ] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Run on local workers of Ray.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Workers of --ray; as the cores allow.")
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="Workers of --ray; default: one a GPU, else one for two cores."
+        ),
     ] = None,
     models_dir: Annotated[
         list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
 ) -> None:
     """Run many schedules on the same prompts and noise; go on where it was left."""

@@ -180,6 +180,9 @@ def test_the_command_writes_a_schedule_that_runs(project, monkeypatch, capsys):
     plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
     assert plan.schedule.sigmas.use == "curvature" and len(plan.run_sigmas) == 9
     assert gatekit.run(plan, gatekit.Inputs(prompt="x")).video.ndim == 4
+    changed = [*line[:5], "changed.yaml", *line[6:], "--set", "phases.high.sampler=heun"]
+    assert call(changed) == 0 and capsys.readouterr().out == "changed.yaml\n"
+    assert "\n# with --set phases.high.sampler=heun\n" in (project / "changed.yaml").read_text()
     assert call(line) == 2 and "exists" in capsys.readouterr().err
     line[5] = "nowhere/own.yaml"
     assert call(line) == 2 and "-o: no such folder" in capsys.readouterr().err
