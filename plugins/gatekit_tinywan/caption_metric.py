@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from gatekit import InputError, Metric, Sample
+
+if TYPE_CHECKING:
+    from gatekit_tinywan.world import Verdict
+
+
+def parts(verdict: Verdict, row: int) -> dict[str, float]:
+    """Part -> 0 or 1, of one video of a verdict."""
+    found = {"all_right": float(verdict.all_right[row])}
+    for f in fields(verdict):
+        found[f.name] = float(getattr(verdict, f.name)[row].all())
+    return found
 
 
 class CaptionMatch(Metric):
@@ -32,11 +43,7 @@ class CaptionMatch(Metric):
             raise InputError(
                 "the judge needs 9 frames", value=video.shape[2], remedy="make more frames"
             )
-        verdict = judge(video, [parse_caption(sample.prompt)])
-        parts = {"all_right": float(verdict.all_right[0])}
-        for f in fields(verdict):
-            parts[f.name] = float(getattr(verdict, f.name)[0].all())
-        return parts
+        return parts(judge(video, [parse_caption(sample.prompt)]), 0)
 
     def check_prompt(self, prompt: str) -> None:
         """Raise InputError for what is no canonical caption."""

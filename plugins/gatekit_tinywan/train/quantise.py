@@ -23,6 +23,21 @@ MATRICES = tuple(
     + ["ffn.0.weight", "ffn.2.weight"]
 )
 MIXES: dict[str, tuple[str, str]] = {"Q2_K": ("Q3_K", "Q2_K"), "Q5_K_S": ("Q5_K", "Q5_K")}
+# Files that are not shipped: every block matrix in one type.
+MORE: dict[str, tuple[str, str]] = {k: (k, k) for k in ("Q3_K", "Q4_K", "Q6_K", "Q8_0")}
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a tensor of Wan's own name is a matrix of a block."""
+    return name.startswith("blocks.") and name.endswith(MATRICES)
+
+
+def kind_of(name: str, mix: str) -> str:
+    """GGML's type of a tensor in a mix of ``MIXES`` or ``MORE``."""
+    if is_matrix(name):
+        value_type, other_type = (MIXES | MORE)[mix]
+        return value_type if name.endswith(".v.weight") else other_type
+    return "F32" if name == "patch_embedding.weight" else "F16"
 
 
 @cache
@@ -89,19 +104,18 @@ def write_gguf(
     from gguf import GGUFWriter
     from gguf.constants import GGMLQuantizationType
 
-    value_type, other_type = MIXES[mix]
     writer = GGUFWriter(path, "wan")
     writer.add_quantization_version(2)
     for name, tensor in tensors.items():
-        if name.startswith("blocks.") and name.endswith(MATRICES):
-            kind = value_type if name.endswith(".v.weight") else other_type
+        kind = kind_of(name, mix)
+        if kind == "F32":
+            writer.add_tensor(name, tensor.astype(np.float32))
+        elif kind == "F16":
+            writer.add_tensor(name, tensor.astype(np.float16))
+        else:
             weights = None if importance is None else importance[name]
             blocks = quantise(tensor.astype(np.float32), kind, weights)
             writer.add_tensor(name, blocks, raw_dtype=GGMLQuantizationType[kind])
-        elif name == "patch_embedding.weight":
-            writer.add_tensor(name, tensor.astype(np.float32))
-        else:
-            writer.add_tensor(name, tensor.astype(np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
