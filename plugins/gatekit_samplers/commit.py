@@ -23,7 +23,7 @@ class CommitParams(LimitedParams):
 class Commit(LimitedUniPC):
     """UniPC with p = 2 along lam and a limiter, for high noise. Order 3, one evaluation a step.
 
-    Near sigma 1 a guided model answers an error in the state up to forty times as large. A line
+    Near sigma 1 a guided model answers an error in the state many times as large. A line
     through the prediction at sigma 1, as along s, u or theta, is then too bold at few
     evaluations; along lam that prediction has no weight and the second step is of order 1.
 
