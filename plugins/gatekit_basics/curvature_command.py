@@ -104,6 +104,7 @@ def _written(
     steps: int,
     seed: int,
 ) -> str:
+    import json
     import os
 
     pairs = "".join(f"    - [{sigma:g}, {density:g}]\n" for sigma, density in profile)
@@ -111,6 +112,6 @@ def _written(
     return (
         f"# The grid of {schedule.name}, made from its models' own curvature over {steps} steps\n"
         f"# (seed {seed}). Pairs of sigma and relative density of steps.\n"
-        f"{changed}extends: {os.path.relpath(schedule, out.parent)}\n"
+        f"{changed}extends: {json.dumps(os.path.relpath(schedule, out.parent))}\n"
         f"sigmas:\n  use: curvature\n  sigma_min: 0.05\n  profile:\n{pairs}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -44,11 +45,10 @@ def measured(
     finely = gatekit.resolve(run, require_files=True, **where)
     travels = [Travel() for _ in given]
     warm = gatekit.Warm()
-    with gatekit.Countdown(fine * len(given)) as bar:
+    with gatekit.Countdown(fine * len(given)) as bar, contextlib.closing(warm):
         for i, (inputs, travel) in enumerate(zip(given, travels, strict=True), start=1):
             bar.doing(f"fine run {i} of {len(given)}")
             gatekit.run(finely, inputs, observers=[travel, lambda *_: bar.advance()], warm=warm)
-    warm.close()
     return mean_of(travels, switches(plan))
 
 
@@ -137,7 +137,7 @@ def _written(
     lines = [
         f"# {schedule.name} with {len(sigmas) - 1} steps {how} a trajectory of its own models",
         *(f"# with --set {text}" for text in overrides),
-        f"extends: {os.path.relpath(schedule, out.parent)}",
+        f"extends: {json.dumps(os.path.relpath(schedule, out.parent))}",
         "sigmas:",
         "  use: explicit",
         f"  steps: {len(sigmas) - 1}",

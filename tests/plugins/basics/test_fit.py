@@ -162,6 +162,10 @@ def test_the_command_writes_a_schedule_that_runs(here, capsys):
     assert "predicted" not in capsys.readouterr().err
     assert "equidistributed" in (here / "few.yaml").read_text()
     assert len(gatekit.resolve(gatekit.load_schedule("few.yaml")).run_sigmas) == 9
+    # A name that YAML would read otherwise is quoted.
+    (here / "a: b #1.yaml").write_text((here / "fake.yaml").read_text())
+    assert call(["fit", "a: b #1.yaml", "-o", "odd.yaml", "--keep", "m.st"]) == 0
+    assert len(gatekit.resolve(gatekit.load_schedule("odd.yaml")).run_sigmas) == 9
 
 
 def test_what_the_command_refuses(here, capsys):
