@@ -1,5 +1,6 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
+from .cli.options import DeviceOption, JsonOption, ModelsDirOption, SetOption
 from .countdown import Countdown, duration
 from .decoding import decode
 from .device import check_device
@@ -68,6 +69,7 @@ __all__ = [
     "Components",
     "Conditioning",
     "Countdown",
+    "DeviceOption",
     "Document",
     "Evaluation",
     "FamilyParams",
@@ -80,10 +82,12 @@ __all__ = [
     "HistoryPolicy",
     "InputError",
     "Inputs",
+    "JsonOption",
     "Linear",
     "Metric",
     "ModelFamily",
     "ModelVariant",
+    "ModelsDirOption",
     "NoiseSource",
     "NumericsError",
     "OutputError",
@@ -107,6 +111,7 @@ __all__ = [
     "SamplerParams",
     "Schedule",
     "ScheduleError",
+    "SetOption",
     "SigmaGrid",
     "State",
     "Step",

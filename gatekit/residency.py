@@ -98,12 +98,6 @@ class Residency:
             remedy="use a smaller quantisation, or another device: --set device=cpu",
         )
 
-    def release(self) -> None:
-        """Unload everything."""
-        for variant in list(self.loaded):
-            variant.unload()
-        self.loaded.clear()
-
 
 def out_of_memory(exc: BaseException) -> bool:
     """Whether an exception says that memory ran out."""

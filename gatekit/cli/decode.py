@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gatekit.cli.options import Device, ModelsDir
+from gatekit.cli.options import DeviceOption, ModelsDirOption
 
 
 def decode(
@@ -33,8 +33,8 @@ def decode(
         float | None,
         typer.Option("--fps", min=0.1, max=1000, help="Frames a second; default: the schedule's."),
     ] = None,
-    models_dir: ModelsDir = None,
-    device: Device = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Decode a saved latent."""
     from gatekit.decoding import decode as decoded

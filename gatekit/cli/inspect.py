@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gatekit.cli.options import Json
+from gatekit.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from gatekit.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file, or a folder.")],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a weight file is and how to use it."""
     from gatekit.cli.options import print_json

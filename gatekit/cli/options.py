@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, those of plugins too."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import typer
 Schedule = Annotated[
     Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or a result gatekit made.")
 ]
-Overrides = Annotated[
+SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change a value: --set phases.high.sampler.eta=0.2"
     ),
 ]
-ModelsDir = Annotated[
+ModelsDirOption = Annotated[
     list[Path] | None,
     typer.Option("--models-dir", metavar="DIR", help="Folder of weight files; may be repeated."),
 ]
-Device = Annotated[
+DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; default: the schedule's."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def print_json(data: Any) -> None:

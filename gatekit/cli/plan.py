@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gatekit.cli.options import Device, Json, ModelsDir, Overrides, Schedule
+from gatekit.cli.options import DeviceOption, JsonOption, ModelsDirOption, Schedule, SetOption
 
 
 def plan(
     schedule: Schedule,
-    overrides: Overrides = None,
-    models_dir: ModelsDir = None,
-    device: Device = None,
-    as_json: Json = False,
+    overrides: SetOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Draw the sigmas, coloured by phase."),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatekit.cli.options import Json
+from gatekit.cli.options import JsonOption
 
 
-def plugins(as_json: Json = False) -> None:
+def plugins(as_json: JsonOption = False) -> None:
     """List the plugins and what each offers."""
     from gatekit.cli.options import print_json
     from gatekit.registry import KINDS, registry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gatekit.cli.options import Device, ModelsDir, Overrides
+from gatekit.cli.options import DeviceOption, ModelsDirOption, SetOption
 
 if TYPE_CHECKING:
     from gatekit.family import Inputs
@@ -55,9 +55,9 @@ def run(
         int | None,
         typer.Option("--seed", help="Seed of every noise draw; default: 0, or the repeated run's."),
     ] = None,
-    overrides: Overrides = None,
-    models_dir: ModelsDir = None,
-    device: Device = None,
+    overrides: SetOption = None,
+    models_dir: ModelsDirOption = None,
+    device: DeviceOption = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; default: OUT.run.")
     ] = None,

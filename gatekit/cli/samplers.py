@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from gatekit.cli.options import Json
+from gatekit.cli.options import JsonOption
 
 WIDTH = 80  # of a terminal that nobody made wider
 
 
-def samplers(as_json: Json = False) -> None:
+def samplers(as_json: JsonOption = False) -> None:
     """List the samplers and their parameters."""
     from gatekit.cli.options import print_json
     from gatekit.explain import columns

@@ -76,15 +76,9 @@ def curvature(
     image: Annotated[Path | None, typer.Option("-i", "--image", help="First frame.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the noise.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=16, help="Steps of the fine run.")] = 100,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value.")
-    ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
-    ] = None,
+    overrides: gatekit.SetOption = None,
+    models_dir: gatekit.ModelsDirOption = None,
+    device: gatekit.DeviceOption = None,
 ) -> None:
     """Measure where a schedule's models bend; write a schedule whose grid follows them."""
     gatekit.check_out(out, new=True)

@@ -75,15 +75,9 @@ def fit_command(
             help="Keep what was measured (.safetensors); where it is there, measure nothing.",
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value.")
-    ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
-    ] = None,
+    overrides: gatekit.SetOption = None,
+    models_dir: gatekit.ModelsDirOption = None,
+    device: gatekit.DeviceOption = None,
 ) -> None:
     """Place a schedule's steps where its own models need them; write a schedule with that grid."""
     gatekit.check_out(out, new=True)

@@ -37,16 +37,10 @@ def commitment(
         typer.Option("-o", "--out", metavar="OUT.json", help="JSON of every run; default: none."),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Plot.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value.")
-    ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: gatekit.SetOption = None,
+    models_dir: gatekit.ModelsDirOption = None,
+    device: gatekit.DeviceOption = None,
+    as_json: gatekit.JsonOption = False,
 ) -> None:
     """Watch when coarse, middle and fine bands of a run's prediction settle."""
     from gatekit_research.commitment.run import watch

@@ -35,13 +35,9 @@ def check_profile(
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="The profiled schedule, if it was moved.")
     ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    models_dir: gatekit.ModelsDirOption = None,
+    device: gatekit.DeviceOption = None,
+    as_json: gatekit.JsonOption = False,
 ) -> None:
     """Run random schedules of a profile's variants; say how well the profile predicts them.
 

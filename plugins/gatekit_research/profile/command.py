@@ -70,15 +70,9 @@ def profile(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Its plot; default: OUT.png.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value.")
-    ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...; default: the schedule's.")
-    ] = None,
+    overrides: gatekit.SetOption = None,
+    models_dir: gatekit.ModelsDirOption = None,
+    device: gatekit.DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile itself.")] = False,
 ) -> None:
     """Measure how far variants' predictions are from the schedule's own, by sigma.

@@ -46,10 +46,8 @@ def propose(
             help="Schedule to write; default: none, the table alone.",
         ),
     ] = None,
-    models_dir: Annotated[
-        list[Path] | None, typer.Option("--models-dir", metavar="DIR", help="Folder of weights.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    models_dir: gatekit.ModelsDirOption = None,
+    as_json: gatekit.JsonOption = False,
 ) -> None:
     """Choose boundaries and variants from a profile; write a schedule that runs."""
     from gatekit_research.propose.profiled import profiled, stretches
