@@ -135,7 +135,11 @@ class Travelled:
 
 
 def _weights(nodes: Sequence[float], above: float, below: float) -> list[float]:
-    """Of an integral over dy of the interpolant in theta through ``nodes``."""
+    """Of an integral over dy of the interpolant in theta through ``nodes``.
+
+    ``gatekit.multistep_weights`` times y' - y, by numpy: a fit asks for a hundred thousand, and a
+    sampler's way, in plain Python so as to be quick once, is several times as slow.
+    """
     import numpy as np
 
     points, weights = _rule(16)

@@ -13,7 +13,7 @@ from gatekit.testing import Gaussian
 from gatekit_basics.curvature import theta
 from gatekit_basics.fitting import fit, followed, predicted_error
 from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save
-from gatekit_basics.travelled import Travelled
+from gatekit_basics.travelled import Travelled, _weights
 
 X = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -62,6 +62,14 @@ def test_sums_of_the_trajectory_are_its_predictions_and_integrals():
         log = -math.log(sigma)
         wanted = [log, (1 / sigma - 1) - log]
         assert travelled.integral(sigma) @ rows == pytest.approx(wanted, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("nodes", [(0.8,), (0.8, 0.9), (0.6, 0.8, 0.9), (0.99, 1.0)])
+def test_weights_are_those_of_the_samplers(nodes):
+    above, below = (nodes[0], nodes[0] - 0.15) if len(nodes) < 3 else (nodes[1], nodes[0])
+    wanted = gatekit.multistep_weights(gatekit.RectifiedFlow(), "theta", above, below, nodes)
+    width = (1 - below) / below - (1 - above) / above
+    assert _weights(nodes, above, below) == pytest.approx([width * w for w in wanted], rel=1e-9)
 
 
 def test_the_error_is_that_of_a_run_where_the_model_ignores_its_state(monkeypatch):
