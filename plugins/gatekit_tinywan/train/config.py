@@ -41,7 +41,8 @@ class Config:
     Seconds are GPU-seconds of a stage, shared by all processes; batches and clips are totals,
     too. So two GPUs do the same work in half of the time. A stage has a fixed time rather than a
     fixed number of steps: it always ends, with its learning rate decayed, and the log says how
-    many steps that was. Each expert has ``expert_seconds`` of one GPU.
+    many steps that was. Each expert has ``expert_seconds`` of one GPU, or of half of the GPUs with
+    ``batch`` clips on each.
     """
 
     seed: int = 0

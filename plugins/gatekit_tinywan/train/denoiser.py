@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,6 +65,7 @@ def train_denoiser(
     name: str,
     with_text: bool,
     together: bool,
+    group: dist.ProcessGroup | None = None,
     rounded: float = 0.0,
 ) -> TextConditioned:
     """Train in place and return ``model`` with averaged weights.
@@ -79,7 +81,8 @@ def train_denoiser(
         log: Where to write progress.
         name: Stage, for the log.
         with_text: Train the text encoder too (the base); experts keep it frozen.
-        together: All processes train one model; else each trains its own.
+        together: The processes of ``group`` train one model; else each trains its own.
+        group: Some of the processes; None: all.
         rounded: Share of the steps that see the block matrices as a Q2_K file would hold them.
     """
     torch.manual_seed(config.seed)
@@ -119,7 +122,7 @@ def train_denoiser(
             rounding.undo()
         return torch.stack([loss, counted]).detach()
 
-    step = fit.Step(gradients, trained, opt, average, device, together=together)
+    step = fit.Step(gradients, trained, opt, average, device, together=together, group=group)
     clock, progress = fit.Clock(seconds), 0.0  # from here: compiling is not training
     sums, since = torch.zeros(2, device=device), 0
     while progress < 1:

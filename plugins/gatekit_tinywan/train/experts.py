@@ -24,15 +24,21 @@ def ranges(config: Config) -> dict[str, Range]:
     """The noise levels of each expert that this process has to do with."""
     rank, size = fit.world()
     both = {"high": Range(BOUNDARY, 1.0, 5.0), "low": Range(0.0, BOUNDARY, config.base_shift)}
-    return {name: both[name] for i, name in enumerate(both) if size == 1 or i % size == rank}
+    return {name: both[name] for i, name in enumerate(both) if size == 1 or rank % 2 == i}
 
 
 def train_experts(
     model: TextConditioned, starts: Mapping[str, TextConditioned], vae: object, data: Dataset,
     config: Config, device: str, log: fit.Log, out: Path,
 ) -> None:  # fmt: skip
-    """Train each expert from its own start, in ``model``, whose blocks are compiled."""
+    """Train each expert from its own start, in ``model``, whose blocks are compiled.
+
+    Of several processes the even ones train the high expert, the odd ones the low one.
+    """
     rank, size = fit.world()
+    # Every process makes both groups, in one order.
+    groups = [dist.new_group(range(i, size, 2)) for i in range(2)] if size > 2 else None
+    group = groups[rank % 2] if groups else None
     states = {
         name: {k: v.clone() for k, v in start.state_dict().items()}
         for name, start in starts.items()
@@ -41,8 +47,10 @@ def train_experts(
         model.load_state_dict(states[name])
         train_denoiser(
             model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
-            name=name, with_text=False, together=False, rounded=config.rounded_share,
+            name=name, with_text=False, together=size > 2, group=group, rounded=config.rounded_share,
         )  # fmt: skip
+        if rank >= 2:
+            continue
         save(out / name, model, parts=2)
         _write(name, model, noise, vae, data, config, device, out)
     if size > 1:
@@ -58,7 +66,8 @@ def quantise(
 ) -> None:  # fmt: skip
     """Write the files of experts as they are."""
     for name, noise in ranges(config).items():
-        _write(name, starts[name], noise, vae, data, config, device, out)
+        if fit.world()[0] < 2:
+            _write(name, starts[name], noise, vae, data, config, device, out)
 
 
 def _write(

@@ -104,14 +104,14 @@ class Together:
         self.adam.step()
 
 
-def average_gradients(params: list[nn.Parameter]) -> None:
-    """Mean of the gradients over all processes, in one message."""
-    _, size = world()
+def average_gradients(params: list[nn.Parameter], group: dist.ProcessGroup | None = None) -> None:
+    """Mean of the gradients over the group's processes (all without one), in one message."""
+    size = dist.get_world_size(group) if dist.is_initialized() else 1
     if size == 1:
         return
     grads = [p.grad for p in params if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in grads])
-    dist.all_reduce(flat)
+    dist.all_reduce(flat, group=group)
     flat /= size
     parts = flat.split([g.numel() for g in grads])
     torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
@@ -180,7 +180,8 @@ class Step:
         opt: Updates them.
         average: Follows them.
         device: ``cuda`` (two CUDA graphs) or ``cpu``.
-        together: The processes train one model.
+        together: The processes of ``group`` (all without one) train one model.
+        group: Some of the processes.
     """
 
     def __init__(
@@ -192,8 +193,10 @@ class Step:
         device: str,
         *,
         together: bool = True,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.params, self.opt, self.average, self.together = params, opt, average, together
+        self.params, self.opt, self.average = params, opt, average
+        self.together, self.group = together, group
 
         def update() -> Tensor:
             norm = torch.nn.utils.clip_grad_norm_(params, 1.0)
@@ -212,7 +215,7 @@ class Step:
         self.opt.set_rate(rate)
         loss = self.gradients()
         if self.together:
-            average_gradients(self.params)
+            average_gradients(self.params, self.group)
         self.update()
         self.average.update()
         return loss

@@ -12,7 +12,8 @@ import torch
 
 SQUARE_HALF = math.sqrt(math.pi) / 2  # half the side, for r = 1
 TRIANGLE_IN = math.sqrt(math.pi / (3 * math.sqrt(3)))  # radius of the inscribed circle
-CROSS_HALF = math.sqrt(math.pi * 9 / 20)  # half the length of an arm; its width is a third
+ARM = 0.42  # width of a cross's arms over their length: of small ones as wide as a latent's cell
+CROSS_HALF = math.sqrt(math.pi / (2 * ARM - ARM * ARM)) / 2  # half the length of an arm
 DOT_RADIUS = 2.7
 BAR_HALF = (4.7, 1.4)
 
@@ -36,8 +37,8 @@ def distances(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> list[to
     # Apex up: the base below, and two sides whose normals stand 30 degrees above the horizontal.
     triangle = torch.maximum(y, ax * (math.sqrt(3) / 2) - y * 0.5) - TRIANGLE_IN * radius
     half = CROSS_HALF * radius
-    lying = torch.maximum(ax - half, ay - half / 3)
-    standing = torch.maximum(ax - half / 3, ay - half)
+    lying = torch.maximum(ax - half, ay - half * ARM)
+    standing = torch.maximum(ax - half * ARM, ay - half)
     return [circle, square, triangle, torch.minimum(lying, standing)]
 
 

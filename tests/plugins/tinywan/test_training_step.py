@@ -48,7 +48,7 @@ def test_denoiser_gradients_read_nothing_back(monkeypatch, with_text, rounded):
     seen: list[torch.Tensor] = []
 
     class Once:
-        def __init__(self, gradients, params, opt, average, device, *, together):
+        def __init__(self, gradients, params, opt, average, device, *, together, group):
             with _NoReads():
                 seen.append(gradients())
             assert all(p.grad is not None for p in params)

@@ -20,6 +20,7 @@ from gatekit_tinywan.world import (
 )
 from gatekit_tinywan.world.attributes import APART, THING_WORDS
 from gatekit_tinywan.world.judge_tracks import fit_line
+from gatekit_tinywan.world.overlap import RADII
 from gatekit_tinywan.world.render import positions
 
 CLIPS = 96
@@ -125,7 +126,7 @@ def test_what_changes_half_way_is_wrong(scenes, clean, name):
         rgb[:, 0] = rgb[:, 0].roll(1, dims=-1)
     radius = scenes.radius[some].clone()
     if name == "size":
-        radius[:, 0] = torch.where(codes.size[:, 0] == 1, 13.0, 8.5)
+        radius[:, 0] = torch.tensor(RADII)[codes.size[:, 0]]
     other = dataclasses.replace(scenes[some], codes=codes, rgb=rgb, radius=radius)
     video = torch.cat([clean[some, :, :12], render(other)[:, :, 12:]], dim=2)
     assert judge(video, scenes[some]).all_right.sum() == 0
