@@ -20,6 +20,7 @@ from .execute import run
 from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
 from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
+from .guided import Guided
 from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
 from .identity import file_identity
@@ -33,6 +34,7 @@ from .opening import open_variant
 from .output import check_out, write_atomic
 from .params import (
     AdjustParams,
+    CacheParams,
     FamilyParams,
     GridParams,
     GuidanceParams,
@@ -53,6 +55,7 @@ from .schedule import Schedule
 from .serving import variant_spec
 from .sigmas import SigmaGrid
 from .state import Evaluation, Record, State, Trajectory
+from .stepcache import Block, Body, Cached, StepCache
 from .suggest import install_extra
 from .variant import Conditioning, ModelVariant, Precision, VariantFacts
 from .warm import Warm
@@ -62,6 +65,10 @@ __version__: str
 __all__ = [
     "AdjustParams",
     "Auto",
+    "Block",
+    "Body",
+    "CacheParams",
+    "Cached",
     "Cancelled",
     "Carry",
     "Close",
@@ -78,6 +85,7 @@ __all__ = [
     "GridParams",
     "Guidance",
     "GuidanceParams",
+    "Guided",
     "HistoryParams",
     "HistoryPolicy",
     "InputError",
@@ -115,6 +123,7 @@ __all__ = [
     "SigmaGrid",
     "State",
     "Step",
+    "StepCache",
     "StepContext",
     "StepResult",
     "StretchContext",

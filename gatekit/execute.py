@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gatekit.clip import check_clip, clip_frames
 from gatekit.device import check_device
 from gatekit.errors import InputError, OutputError
+from gatekit.guided import Guided
 from gatekit.latent import decode_latent
 from gatekit.lookup import missing_error
 from gatekit.path import as_path
@@ -280,7 +281,7 @@ class _Execution:
                     where=f"phase {phase.name}",
                     remedy="use another guidance in that phase",
                 )
-        passes, plan = [0], self.plan
+        plan, opened = self.plan, list[Guided]()
         known = conditionings[phase.guidance.needs[0]].with_known
 
         def open_model() -> Evaluate:
@@ -289,12 +290,11 @@ class _Execution:
             variant = residency.acquire(phase.variant, phase.compute)
             self.progress.doing(phase.name)
 
-            def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
-                passes[0] += len(names)
-                return [variant.velocity(x, sigma, conditionings[name]) for name in names]
+            guided = Guided(variant, phase.guidance, conditionings, phase.cache)
+            opened.append(guided)
 
             def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
-                velocity, memory = phase.guidance.velocity(predict, x, sigma, memory)
+                velocity, memory = guided.velocity(x, sigma, memory)
                 return known(x - sigma * velocity), memory
 
             return evaluate
@@ -306,5 +306,6 @@ class _Execution:
             strategy=phase.strategy,
             history=phase.history,
             open=open_model,
-            passes=lambda: passes[0],
+            passes=lambda: sum(guided.passes for guided in opened),
+            skipped=lambda: sum(guided.skipped for guided in opened),
         )

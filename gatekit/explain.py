@@ -96,6 +96,9 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
         f"  model {phase.variant} ({storage}, computed in {phase.compute}), "
         f"guidance {arguments(phase.guidance.name, phase.guidance.params, ('scale',))}",
     ]
+    if phase.cache is not None:
+        cache = arguments(phase.cache.name, phase.cache.params, ("threshold",))
+        lines.append(f"  step cache {cache}: may leave most blocks of a pass out; see its error")
     if adjust := _adjust(plan, phase):
         lines.append(f"  adjust: {flow(adjust)}")
     if remark := phase.strategy.remark():
@@ -255,6 +258,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "sampler": {"use": p.sampler.name, **p.sampler.params.model_dump(mode="json")},
                 "strategy": {"use": p.strategy.name, **p.strategy.params.model_dump(mode="json")},
                 "guidance": {"use": p.guidance.name, **p.guidance.params.model_dump(mode="json")},
+                "cache": {"use": p.cache.name, **p.cache.params.model_dump(mode="json")}
+                if p.cache
+                else None,
                 "history": {"use": p.history.name, **p.history.params.model_dump(mode="json")},
                 "compute": p.compute,
                 "field": p.field,

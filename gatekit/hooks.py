@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gatekit.sampler import Sampler
     from gatekit.sigmas import SigmaGrid
     from gatekit.state import Record, State
+    from gatekit.stepcache import StepCache
     from gatekit.variant import ModelVariant
 
 PROJECT = "gatekit"
@@ -63,6 +64,12 @@ def gatekit_register_sigmas() -> Sequence[type[SigmaGrid]]:
 @hookspec
 def gatekit_register_guidance() -> Sequence[type[Guidance]]:
     """Return Guidance classes, found by ``name``: ``phases[].guidance.use``."""
+    ...
+
+
+@hookspec
+def gatekit_register_caches() -> Sequence[type[StepCache]]:
+    """Return StepCache classes, found by ``name``: ``phases[].cache``."""
     ...
 
 

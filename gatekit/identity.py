@@ -38,6 +38,7 @@ def field_of(
     files: Iterable[Path],
     compute: str,
     guidance: Mapping[str, Any],
+    cache: Mapping[str, Any] | None = None,
 ) -> str:
     """Stable name of a prediction field.
 
@@ -47,8 +48,10 @@ def field_of(
         files: Files whose bytes decide what it predicts.
         compute: What the arithmetic runs in.
         guidance: Name and parameters of the guidance.
+        cache: Name and parameters of the step cache, where there is one.
     """
     content = [variant, params, [file_identity(f) for f in files], compute, guidance]
+    content += [cache] if cache is not None else []
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -31,6 +31,7 @@ class Ledger:
     _boundary: float = 0.0
     _nfe: int = 0
     _passes: int = 0
+    _skipped: int = 0
 
     def start(self) -> None:
         """An interval begins; whatever is loaded has been loaded."""
@@ -60,8 +61,10 @@ class Ledger:
             field=stage.field,
             sampler=sampler,
             note=before.note,
+            skipped=self.engine.skipped - self._skipped,
         )
         self._nfe, self._passes, self._boundary = self.engine.nfe, self.engine.passes, 0.0
+        self._skipped = self.engine.skipped
         self.records.append(record)
         if self.checkpoint is not None:
             self.checkpoint(after, record)

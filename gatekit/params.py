@@ -35,6 +35,10 @@ class GuidanceParams(Params):
     """Parameters of a guidance: ``phases[].guidance``."""
 
 
+class CacheParams(Params):
+    """Parameters of a step cache: ``phases[].cache``."""
+
+
 class GridParams(Params):
     """Parameters of a sigma grid: ``sigmas``."""
 

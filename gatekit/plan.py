@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gatekit.sampler import Sampler
     from gatekit.schedule import Schedule
     from gatekit.start import Start
+    from gatekit.stepcache import StepCache
     from gatekit.variant import ModelVariant, VariantFacts
 
 
@@ -34,9 +35,10 @@ class PlannedPhase:
         history: What happens to the history where this phase is entered.
         compute: What the arithmetic runs in.
         sigmas: From the phase's start to its end, both included.
-        field: Stable name of what predicts: weights, LoRAs, arithmetic, guidance.
+        field: Stable name of what predicts: weights, LoRAs, arithmetic, guidance, step cache.
         boundary: How its end was given, and what it became.
         params: The variant's parameters as this phase has them.
+        cache: Its step cache; None: none.
     """
 
     name: str
@@ -50,6 +52,7 @@ class PlannedPhase:
     field: str
     boundary: Boundary
     params: VariantParams
+    cache: StepCache | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class PlannedStep:
         model: Key of the variant.
         sampler: Name of the sampler; ``renoise`` for an upward interval.
         nfe: Denoiser evaluations, those of a boundary just before it included.
-        passes: Model passes in them.
+        passes: Model passes in them, those that a step cache may shorten included.
     """
 
     step: int

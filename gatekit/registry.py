@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gatekit.phase import Phase
     from gatekit.sampler import Sampler
     from gatekit.sigmas import SigmaGrid
+    from gatekit.stepcache import StepCache
     from gatekit.variant import ModelVariant
 
 GROUP = "gatekit"
@@ -64,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
     "history": Kind("history policy", "history", "gatekit.history", "HistoryPolicy"),
     "strategy": Kind("strategy", "phases", "gatekit.phase", "Phase"),
     "guidance": Kind("guidance", "guidance", "gatekit.guidance", "Guidance"),
+    "cache": Kind("step cache", "caches", "gatekit.stepcache", "StepCache"),
     "family": Kind("model family", "families", "gatekit.family", "ModelFamily"),
     "metric": Kind("metric", "metrics", "gatekit.metric", "Metric"),
     "variant": Kind("variant", "variants", "gatekit.variant", "ModelVariant"),
@@ -98,6 +100,7 @@ class Registry:
     history: dict[str, type[HistoryPolicy]] = field(default_factory=dict[str, Any])
     phases: dict[str, type[Phase]] = field(default_factory=dict[str, Any])
     guidance: dict[str, type[Guidance]] = field(default_factory=dict[str, Any])
+    caches: dict[str, type[StepCache]] = field(default_factory=dict[str, Any])
     families: dict[str, type[ModelFamily]] = field(default_factory=dict[str, Any])
     metrics: dict[str, type[Metric]] = field(default_factory=dict[str, Any])
     variants: dict[tuple[str, str], type[ModelVariant]] = field(
@@ -183,8 +186,8 @@ class Registry:
         """Look up a class by name.
 
         Args:
-            kind: ``sampler``, ``grid``, ``history``, ``strategy``, ``guidance``, ``family``
-                or ``metric``.
+            kind: ``sampler``, ``grid``, ``history``, ``strategy``, ``guidance``, ``cache``,
+                ``family`` or ``metric``.
             name: What the schedule says in ``use``.
             where: Place of the name, for the error.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gatekit.params import VariantParams
     from gatekit.schedule import Component, PhaseEntry, Schedule, Use
     from gatekit.sigmas import SigmaGrid
+    from gatekit.stepcache import StepCache
     from gatekit.variant import ModelVariant, VariantFacts
     from gatekit.yamlsource import KeyPath
 
@@ -273,6 +274,7 @@ class _Resolver:
     ) -> PlannedPhase:
         at: KeyPath = ("phases", index)
         guidance = self._made("guidance", phase.guidance, (*at, "guidance"))
+        cache = self._cache(phase, variants[phase.variant], (*at, "cache"))
         default = family.default_compute.get(kind_of(device), "fp32")
         compute = phase.compute or default
         variant = variants[phase.variant]
@@ -284,6 +286,7 @@ class _Resolver:
             files or [Path(f.name) for f in variant.files()],
             compute,
             {"use": guidance.name, **guidance.params.model_dump(mode="json")},
+            {"use": cache.name, **cache.params.model_dump(mode="json")} if cache else None,
         )
         sampler = self._made("sampler", phase.sampler, (*at, "sampler"))
         if sampler.integrate is not None and phase.strategy.use != "grid":
@@ -305,7 +308,22 @@ class _Resolver:
             field=field_name,
             boundary=boundary,
             params=params,
+            cache=cache,
         )
+
+    def _cache(self, phase: PhaseEntry, variant: ModelVariant, at: KeyPath) -> StepCache | None:
+        """The phase's step cache; None for one that is off."""
+        made: StepCache = self._made("cache", phase.cache, at)
+        if made.off:
+            return None
+        if not variant.in_blocks:
+            raise ScheduleError(
+                f"variant {phase.variant!r} cannot be cached: it does not show its blocks",
+                where=self.schedule.source.where(at),
+                value=phase.cache.use,
+                remedy="take 'cache' out of this phase",
+            )
+        return made
 
     def _facts(self, variants: Mapping[str, ModelVariant]) -> dict[str, VariantFacts]:
         facts: dict[str, VariantFacts] = {}

@@ -28,14 +28,15 @@ RECORD, LATENT, CHECKPOINT, LOG = (
     "checkpoint.safetensors",
     "error.log",
 )
-EVERY = 5.0
+EVERY, SHARE = 5.0, 0.05  # seconds between checkpoints; the most of a run that they take
 
 
 @dataclass
 class RunFolder:
     """``OUT.run/``: run.json, the latent, and a checkpoint while the run lasts.
 
-    A checkpoint is written every few seconds, and in any case when the run stops early.
+    A checkpoint is written every few seconds, less often where writing one takes long, and in any
+    case when the run stops early.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class RunFolder:
     records: list[Record] = field(default_factory=list[Any])
     _latest: State | None = None
     _written: float = 0.0
+    _pause: float = EVERY
 
     @property
     def checkpoint_file(self) -> Path:
@@ -112,17 +114,19 @@ class RunFolder:
         """Remember a state; write it if the last one written is old."""
         self._latest = state
         self.records.append(record)
-        if time.monotonic() - self._written >= EVERY:
+        if time.monotonic() - self._written >= self._pause:
             self.flush()
 
     def flush(self, status: str = "running") -> None:
         """Write the latest state, if there is one, and note how the run stands."""
+        began = time.monotonic()
         if self._latest is not None:
             self._latest.save(self.checkpoint_file)
             self.content["steps"] = [asdict(record) for record in self.records]
         self.content["status"] = status
         self._write()
         self._written = time.monotonic()
+        self._pause = max(EVERY, (self._written - began) / SHARE)
 
     def save_latent(self, latent: Tensor) -> Path:
         """Write ``latent.safetensors``: ``latent`` float32 ``[C, T, H, W]``."""

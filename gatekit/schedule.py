@@ -189,6 +189,7 @@ class PhaseEntry(Model):
     sampler: Named
     strategy: Annotated[Use, default_use("grid")] = Use(use="grid")
     guidance: Annotated[Use, default_use("none")] = Use(use="none")
+    cache: Annotated[Use, default_use("none")] = Use(use="none")
     history: Annotated[Use, default_use("auto")] = Use(use="auto")
     compute: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     steps: int | None = Field(default=None, ge=1, le=10_000)

@@ -39,6 +39,7 @@ def _whole(known: Registry) -> dict[str, Any]:
     phase["sampler"] = _choice(known.samplers.values())
     phase["strategy"] = _choice(known.phases.values())
     phase["guidance"] = _choice(known.guidance.values())
+    phase["cache"] = _choice(known.caches.values())
     phase["history"] = _choice(known.history.values())
     phase["sigmas"] = _choice(known.sigmas.values())
     phase["adjust"] = {"anyOf": _adjusts(known)}

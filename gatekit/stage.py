@@ -41,6 +41,7 @@ class Stage:
         close: Lets the model go; called after ``HistoryPolicy.leave``, and on any error, and
             only if ``open`` was.
         passes: Running count of model passes, where an evaluation may take several.
+        skipped: Running count of those that a step cache shortened, where there is one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     open: Callable[[], Evaluate]
     close: Callable[[], None] | None = None
     passes: Callable[[], int] | None = None
+    skipped: Callable[[], int] | None = None
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -85,7 +87,7 @@ class Engine:
     def __init__(self, path: Path, noise: NoiseSource, state: State) -> None:
         self.path, self.source = path, noise
         self.step, self.visit = state.step, state.visit
-        self.nfe = self.passes = 0
+        self.nfe = self.passes = self.skipped = 0
         self.drew = False
         self.memory: Memory = state.guidance_memory
         self.opened: Stage | None = None
@@ -118,10 +120,12 @@ class Engine:
         if self._known is not None and x is self._known[0] and sigma == self._known[1]:
             return self._known[2]
         assert self._evaluate is not None and self.opened is not None
-        count = self.opened.passes
+        count, short = self.opened.passes, self.opened.skipped
         before = count() if count is not None else 0
+        shortened = short() if short is not None else 0
         denoised, self.memory = self._evaluate(x, sigma, self.memory)
         self.passes += count() - before if count is not None else 1
+        self.skipped += short() - shortened if short is not None else 0
         self.nfe += 1
         shape: Any = getattr(denoised, "shape", type(denoised).__name__)
         if shape != x.shape:

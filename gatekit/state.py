@@ -61,7 +61,7 @@ class State:
         ahead: D(x, sigma) where it is known already.
         closing: The leaving model's evaluation at a boundary, while ``close`` crosses it.
         memory: The sampler's own.
-        guidance_memory: The guidance's own.
+        guidance_memory: The guidance's own, and the step cache's.
         visited: Sigmas this phase has stood at, oldest first, ``sigma`` last.
         sampler: Identity of the sampler that ``memory`` belongs to.
         note: What the last boundary decided, for the next record.
@@ -201,6 +201,7 @@ class Record:
         field: What predicted.
         sampler: Name of the sampler; ``renoise`` for an upward interval.
         note: What the boundary before it decided.
+        skipped: Model passes in which a step cache left blocks out.
     """
 
     step: int
@@ -213,6 +214,7 @@ class Record:
     field: str
     sampler: str
     note: str = ""
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

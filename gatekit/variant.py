@@ -19,6 +19,8 @@ from gatekit.params import AdjustParams, VariantParams
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gatekit.stepcache import Body
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -83,6 +85,7 @@ class ModelVariant(ABC):
             (``loras.file``); the plan replaces them by absolute paths (a missing file is
             reported there, once).
         Adjust: What a phase may change, without loading the weights again, in ``adjust``.
+        in_blocks: Whether it has ``through``, which step caches need.
 
     Attributes:
         params: Its parameters.
@@ -95,6 +98,7 @@ class ModelVariant(ABC):
     Params: ClassVar[type[VariantParams]] = VariantParams
     file_fields: ClassVar[tuple[str, ...]] = ("file",)
     Adjust: ClassVar[type[AdjustParams]] = AdjustParams
+    in_blocks: ClassVar[bool] = False
     phases: tuple[VariantParams, ...] = ()
 
     def __init__(self, params: VariantParams) -> None:
@@ -163,3 +167,21 @@ class ModelVariant(ABC):
         Returns:
             Velocity, float32, same shape, on x's device.
         """
+
+    def through(self, x: Tensor, sigma: float, conditioning: Any, body: Body) -> Tensor:
+        """``velocity``, with the model's chain of blocks run by ``body``.
+
+        Args:
+            x: As for ``velocity``.
+            sigma: As for ``velocity``.
+            conditioning: As for ``velocity``.
+            body: Given the blocks and the hidden states before the first, returns those after
+                the last; called once.
+
+        Raises:
+            InputError: The variant is no chain of blocks.
+        """
+        raise InputError(
+            f"variant {self.name!r} does not let its blocks be run one by one",
+            remedy="take the step cache out, or implement 'through'",
+        )

@@ -101,6 +101,7 @@ class Number(ModelVariant):
     Params = NumberParams
     file_fields: ClassVar[tuple[str, ...]] = ("file", "loras.file")
     Adjust = NumberAdjust
+    in_blocks: ClassVar[bool] = True
 
     def __init__(self, params):
         super().__init__(params)
@@ -146,8 +147,18 @@ class Number(ModelVariant):
         return self._loaded
 
     def velocity(self, x, sigma, conditioning):
+        def body(blocks, hidden):
+            for block in blocks:
+                hidden = block(hidden)
+            return hidden
+
+        return self.through(x, sigma, conditioning, body)
+
+    def through(self, x, sigma, conditioning, body):
         assert self._loaded is not None
-        return (x - self._now.gain * self._gain * x.tanh() - conditioning.value) / max(sigma, 1e-3)
+        gain = self._now.gain * self._gain
+        blocks = (lambda h: h - gain * h.tanh(), lambda h: h - conditioning.value)
+        return body(blocks, x) / max(sigma, 1e-3)
 
 
 @hookimpl

@@ -17,7 +17,18 @@ ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: ("errors", "params", "suggest", "cache", "countdown"),
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
-    2: ("state", "variant", "family", "guidance", "sampler", "phase", "history", "metric"),
+    2: (
+        "state",
+        "variant",
+        "family",
+        "guidance",
+        "sampler",
+        "phase",
+        "history",
+        "metric",
+        "stepcache",
+        "guided",
+    ),
     3: (
         "schedule",
         "consistency",

@@ -169,6 +169,21 @@ def test_register_variants(project, fake, plugin):
     assert not torch.equal(changed, run(project).latent)
 
 
+def test_register_caches(project, plugin):
+    class Lazy(gatekit.StepCache):
+        """Runs one block of two, ever."""
+
+        name = "lazy"
+
+        def through(self, blocks, hidden, sigma, memory):
+            return gatekit.Cached(blocks[0](hidden), {"at": sigma}, skipped=True)
+
+    plugin(offering("gatekit_register_caches", Lazy))
+    result = run(project, "phases.high.cache=lazy")
+    assert [r.skipped for r in result.trajectory] == [2, 2, 2, 0, 0, 0, 0, 0]
+    assert not torch.equal(result.latent, run(project).latent)
+
+
 def test_register_metrics():
     class Brightness(gatekit.Metric):
         """Mean of all pixels."""

@@ -1,4 +1,4 @@
-"""What every schedule leans on: sigma grids, history policies, the grid strategy, guidance."""
+"""What every schedule leans on: grids, history policies, strategies, guidance, step caches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from gatekit import (
     Phase,
     Reset,
     SigmaGrid,
+    StepCache,
     hookimpl,
 )
 from gatekit_basics.beta import Beta
+from gatekit_basics.cache_first_block import FirstBlock
+from gatekit_basics.cache_mag import Mag
+from gatekit_basics.caches import Uncached
 from gatekit_basics.curvature import Curvature
 from gatekit_basics.flow_grids import LamUniform, Tangent, ThetaUniform, YUniform
 from gatekit_basics.grids import Explicit, Exponential, Karras, ShiftedLinear
@@ -56,10 +60,18 @@ def gatekit_register_guidance() -> list[type[Guidance]]:
 
 
 @hookimpl
+def gatekit_register_caches() -> list[type[StepCache]]:
+    """Step caches."""
+    return [FirstBlock, Mag, Uncached]
+
+
+@hookimpl
 def gatekit_register_commands(app: typer.Typer) -> None:
-    """``gatekit curvature`` and ``gatekit fit``."""
+    """``gatekit curvature``, ``gatekit fit`` and ``gatekit step-cache``."""
+    from gatekit_basics.cache_command import step_cache
     from gatekit_basics.curvature_command import curvature
     from gatekit_basics.fit_command import fit_command
 
+    app.command("step-cache")(step_cache)
     app.command("curvature")(curvature)
     app.command("fit")(fit_command)

@@ -1,7 +1,7 @@
 """A batch of videos from one plan: embedded once, started from noise, sampled together.
 
 Every sample is what it would be alone, so long as nothing in the plan decides for a batch as a
-whole (``auto`` history, ``settle``, adaptive samplers do).
+whole (``auto`` history, ``settle``, adaptive samplers and the cache ``first_block`` do).
 """
 
 from __future__ import annotations
@@ -98,12 +98,13 @@ class Batch:
         plan: A resolved schedule of the family ``tinywan``.
         prompts: Captions and seeds.
         device: Where to compute.
-        nfe: Evaluations made so far; guidance's passes are ``passes``.
+        nfe: Evaluations made so far; guidance's passes are ``passes``, those that a step cache
+            shortened ``skipped``.
     """
 
     def __init__(self, plan: gatekit.Plan, prompts: Prompts, device: str) -> None:
         self.plan, self.prompts, self.device = plan, prompts, device
-        self.nfe = self.passes = 0
+        self.nfe = self.passes = self.skipped = 0
         zeros = family_of(plan).encode_image(None, plan.video, device)
         n = len(prompts)
         self._conditionings = {
@@ -121,10 +122,7 @@ class Batch:
     def denoiser(self, phase: gatekit.PlannedPhase) -> Denoise:
         """D(x, sigma) of a phase, guided; the last field's memory of the guidance alone is kept."""
         variant = self.plan.variants[phase.variant]
-
-        def predict(x: Tensor, sigma: float, names: Sequence[str]) -> Sequence[Tensor]:
-            self.passes += len(names)
-            return [variant.velocity(x, sigma, self._conditionings[name]) for name in names]
+        guided = gatekit.Guided(variant, phase.guidance, self._conditionings, phase.cache)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             variant.adjust(phase.params)
@@ -132,7 +130,10 @@ class Batch:
             self.nfe += 1
             earlier = self._memory.pop(phase.field, {})
             self._memory.clear()
-            velocity, after = phase.guidance.velocity(predict, x, sigma, earlier)
+            before, short = guided.passes, guided.skipped
+            velocity, after = guided.velocity(x, sigma, earlier)
+            self.passes += guided.passes - before
+            self.skipped += guided.skipped - short
             self._memory[phase.field] = after
             return x - sigma * velocity
 

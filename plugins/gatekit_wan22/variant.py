@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatekit import (
     AdjustParams,
+    Body,
     InputError,
     ModelVariant,
     VariantFacts,
@@ -60,6 +61,7 @@ class WanVariant(ModelVariant):
     file_format: ClassVar[str]
     compute_types: ClassVar[tuple[str, ...]] = COMPUTE_TYPES
     image_optional: ClassVar[bool] = False
+    in_blocks: ClassVar[bool] = True
     params: WanVariantParams
 
     def __init__(self, params: VariantParams) -> None:
@@ -271,6 +273,13 @@ class WanVariant(ModelVariant):
         self._model = self._loaded = self._attached = None
         release()
         give_back(device)
+
+    def through(self, x: Tensor, sigma: float, conditioning: WanConditioning, body: Body) -> Tensor:
+        """``velocity`` with the transformer's blocks run by ``body``."""
+        from .chain import chained
+
+        with chained(self._model, body) if self._loaded else contextlib.nullcontext():
+            return self.velocity(x, sigma, conditioning)
 
     def timestep(self, sigma: float) -> float:
         """The model's own time of a noise level."""

@@ -365,3 +365,11 @@ def test_swapped_experts_are_a_warning_of_the_plan():
     plan = resolve(load_schedule(path, swapped))
     (warning,) = (w for w in plan.warnings if "swapped" in w)
     assert "wan22_official_t2v.yaml" in warning and f"warning: {warning}" in plan.explain()
+
+
+def test_a_variant_that_shows_no_blocks_takes_no_cache(project, fake, monkeypatch):
+    monkeypatch.setattr(fake.Number, "in_blocks", False)
+    schedule = gatekit.load_schedule(project / "fake.yaml", ["phases.low.cache=first_block"])
+    with pytest.raises(ScheduleError, match=r"phases\[1\]\.cache: variant 'fine' cannot be cached"):
+        gatekit.resolve(schedule)
+    gatekit.resolve(gatekit.load_schedule(project / "fake.yaml", ["phases.low.cache=none"]))
