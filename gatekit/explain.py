@@ -98,7 +98,7 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
     ]
     if phase.cache is not None:
         cache = arguments(phase.cache.name, phase.cache.params, ("threshold",))
-        lines.append(f"  step cache {cache}: may leave most blocks of a pass out; see its error")
+        lines.append(f"  step cache {cache}: passes may leave blocks out")
     if adjust := _adjust(plan, phase):
         lines.append(f"  adjust: {flow(adjust)}")
     if remark := phase.strategy.remark():
