@@ -2,10 +2,11 @@
 
 Stages: ``vae``, ``base``, ``experts``; each continues from the files of the one before, so that
 ``--stages experts`` may run later. With ``torchrun --nproc-per-node 2`` the base is trained on
-both GPUs and each trains one expert; with 4, two train each. With ``--start-from FOLDER`` the shipped experts are trained
-further, on the shipped autoencoder and text encoder: what a longer training would have given
-need not be made in one go. ``--start-from FOLDER --stages quantise`` writes the shipped files anew
-from the experts' fp16 files; without ``--start-from``, from the experts trained into ``--out``.
+both GPUs and each trains one expert; with 4, two train each. With ``--start-from FOLDER`` the
+shipped experts are trained further, on the shipped autoencoder and text encoder: what a longer
+training would have given need not be made in one go. ``--start-from FOLDER --stages quantise``
+writes the shipped files anew from the experts' fp16 files; without ``--start-from``, from the
+experts trained into ``--out``.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def train_experts(
     """
     rank, size = fit.world()
     # Every process makes both groups, in one order.
-    groups = [dist.new_group(range(i, size, 2)) for i in range(2)] if size > 2 else None
+    new: Any = dist.new_group  # its annotation has None, which no member gets
+    groups: Any = [new(range(i, size, 2)) for i in range(2)] if size > 2 else None
     group = groups[rank % 2] if groups else None
     states = {
         name: {k: v.clone() for k, v in start.state_dict().items()}
@@ -47,7 +48,8 @@ def train_experts(
         model.load_state_dict(states[name])
         train_denoiser(
             model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
-            name=name, with_text=False, together=size > 2, group=group, rounded=config.rounded_share,
+            name=name, with_text=False, together=size > 2, group=group,
+            rounded=config.rounded_share,
         )  # fmt: skip
         if rank >= 2:
             continue
