@@ -3,7 +3,7 @@ from .cache import cache_folder
 from .cli.options import DeviceOption, JsonOption, ModelsDirOption, SetOption
 from .countdown import Countdown, duration
 from .decoding import decode
-from .device import check_device
+from .device import check_device, compute_capability
 from .document import Document, load_document
 from .errors import (
     Cancelled,
@@ -17,6 +17,7 @@ from .errors import (
     WeightsError,
 )
 from .execute import run
+from .execution import Execution, PhaseAsk
 from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
 from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
@@ -79,6 +80,7 @@ __all__ = [
     "DeviceOption",
     "Document",
     "Evaluation",
+    "Execution",
     "FamilyParams",
     "FunctionPhase",
     "GatekitError",
@@ -103,6 +105,7 @@ __all__ = [
     "Params",
     "Path",
     "Phase",
+    "PhaseAsk",
     "PhaseParams",
     "Plan",
     "PlannedPhase",
@@ -138,6 +141,7 @@ __all__ = [
     "cache_folder",
     "check_device",
     "check_out",
+    "compute_capability",
     "decode",
     "duration",
     "evaluate",

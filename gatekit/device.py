@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,3 +68,31 @@ def check_device(
             value=device,
             remedy=remedy,
         ) from exc
+
+
+def compute_capability(device: str) -> tuple[int, int] | None:
+    """Compute capability of an NVIDIA GPU such as (9, 0), asked of its driver, without torch.
+
+    None where there is no such GPU or no such driver: a plan may be made on another machine.
+    """
+    if kind_of(device) != "cuda":
+        return None
+    return _capability(int(device.partition(":")[2] or 0))
+
+
+@cache
+def _capability(ordinal: int) -> tuple[int, int] | None:
+    import ctypes
+
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return None
+    gpu, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    calls = (
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDeviceGet(ctypes.byref(gpu), ordinal),
+        lambda: driver.cuDeviceGetAttribute(ctypes.byref(major), 75, gpu),
+        lambda: driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, gpu),
+    )
+    return (major.value, minor.value) if all(call() == 0 for call in calls) else None

@@ -287,6 +287,7 @@ class _Execution:
         def open_model() -> Evaluate:
             self.progress.doing(f"loading {phase.variant}")
             plan.variants[phase.variant].adjust(phase.params)
+            plan.variants[phase.variant].configure(phase.execution)
             variant = residency.acquire(phase.variant, phase.compute)
             self.progress.doing(phase.name)
 

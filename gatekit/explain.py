@@ -93,12 +93,13 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
     lines = [
         f"{phase.name}: from sigma {phase.sigmas[0]:.4g} {phase.boundary}; "
         f"{counted(len(phase.strategy.intervals()), 'step')} of {sampler}",
-        f"  model {phase.variant} ({storage}, computed in {phase.compute}), "
+        f"  model {phase.variant} ({storage}, {computed(phase)}), "
         f"guidance {arguments(phase.guidance.name, phase.guidance.params, ('scale',))}",
     ]
     if phase.cache is not None:
         cache = arguments(phase.cache.name, phase.cache.params, ("threshold",))
         lines.append(f"  step cache {cache}: passes may leave blocks out")
+    lines += [f"  {remark}" for remark in phase.execution.remarks]
     if adjust := _adjust(plan, phase):
         lines.append(f"  adjust: {flow(adjust)}")
     if remark := phase.strategy.remark():
@@ -106,6 +107,14 @@ def phase_line(plan: Plan, phase: PlannedPhase, first: bool) -> list[str]:
     if not first:
         lines.append(f"  history: {arguments(phase.history.name, phase.history.params)}")
     return lines
+
+
+def computed(phase: PlannedPhase) -> str:
+    """``computed in bf16, attention cudnn, compiled``."""
+    parts = [f"computed in {phase.compute}"]
+    if phase.execution.attention:
+        parts.append(f"attention {phase.execution.attention}")
+    return ", ".join([*parts, *(["compiled"] if phase.execution.compiled else [])])
 
 
 def flow(value: Any) -> str:
@@ -263,6 +272,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 else None,
                 "history": {"use": p.history.name, **p.history.params.model_dump(mode="json")},
                 "compute": p.compute,
+                "attention": p.execution.attention or None,
+                "compiled": p.execution.compiled,
                 "field": p.field,
                 "remark": p.strategy.remark(),
                 "boundary": asdict(p.boundary),

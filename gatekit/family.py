@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gatekit.errors import InputError
+from gatekit.execution import Execution, PhaseAsk, nothing_to_choose
 from gatekit.params import FamilyParams, VariantParams
 
 if TYPE_CHECKING:
@@ -158,6 +159,19 @@ class ModelFamily(ABC):
             WeightsError: A model of another task or size.
             ScheduleError: A compute precision that the family does not know.
         """
+
+    def executions(
+        self, asks: Sequence[PhaseAsk], video: VideoSpec, device: str
+    ) -> Sequence[Execution]:
+        """How each phase's model computes: attention backend, compiled or not.
+
+        Asked at plan time, so without torch; ``device`` may be one that is not here.
+
+        Raises:
+            ScheduleError: What a phase asks for cannot be had here; ``key`` is the phase's
+                number and the key: ``(0, "attention")``.
+        """
+        return nothing_to_choose(asks, self.name)
 
     def phase_warnings(
         self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]

@@ -56,6 +56,13 @@ def field_of(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def field_with(field: str, changes: str) -> str:
+    """The name of a field whose predictions are changed in a way that has a name, or not."""
+    if not changes:
+        return field
+    return hashlib.sha256(f"{field} {changes}".encode()).hexdigest()[:16]
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the files of a folder in order."""
     digest = hashlib.sha256()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatekit.execution import PLAIN, Execution
+
 if TYPE_CHECKING:
     from gatekit.boundaries import Boundary
     from gatekit.family import ModelFamily, VideoSpec
@@ -39,6 +41,7 @@ class PlannedPhase:
         boundary: How its end was given, and what it became.
         params: The variant's parameters as this phase has them.
         cache: Its step cache; None: none.
+        execution: How the model computes: attention backend, compiled or not.
     """
 
     name: str
@@ -53,6 +56,7 @@ class PlannedPhase:
     boundary: Boundary
     params: VariantParams
     cache: StepCache | None = None
+    execution: Execution = PLAIN
 
 
 @dataclass(frozen=True)
@@ -165,10 +169,9 @@ class Plan:
     @property
     def resident_bytes(self) -> int | None:
         """Expected memory of the largest variant; None where a header could not be read."""
-        used = {phase.variant for phase in self.phases}
-        if not used <= set(self.facts):
+        if not {phase.variant for phase in self.phases} <= set(self.facts):
             return None
-        return max(self.facts[key].resident_bytes for key in used)
+        return max(self.facts[p.variant].resident_for(p.compute) for p in self.phases)
 
     def files(self) -> tuple[Path, ...]:
         """Every file found that decides the result, each once."""

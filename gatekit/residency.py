@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gatekit.variant import ModelVariant
 
 SHARE = 0.75
-WIDER = {"fp32": 2}  # headers tell what 16-bit arithmetic needs
 
 
 def free_bytes(device: str) -> int | None:
@@ -77,7 +76,7 @@ class Residency:
 
     def _expected(self, key: str, compute: str) -> int:
         facts = self.plan.facts.get(key)
-        return facts.resident_bytes * WIDER.get(compute, 1) if facts is not None else 0
+        return facts.resident_for(compute) if facts is not None else 0
 
     def _make_room(self, key: str, compute: str) -> None:
         need, variant = self._expected(key, compute), self.plan.variants[key]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gatekit.boundaries import placed, slices
 from gatekit.device import check_name, default_device, kind_of
 from gatekit.errors import GatekitError, InputError, ScheduleError, UserError
+from gatekit.executions import executed
 from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
 from gatekit.filefields import place_files, without_files
 from gatekit.identity import field_of
@@ -109,7 +110,7 @@ class _Resolver:
         self.warnings += [f"{schedule.source.file}: {w}" for w in family.phase_warnings(served)]
         if require_files and self.missing:
             raise missing_error(self.missing)
-        return Plan(
+        plan = Plan(
             schedule=schedule,
             family=family,
             video=video,
@@ -122,6 +123,7 @@ class _Resolver:
             facts=facts,
             start=start,
         )
+        return executed(plan, planned)
 
     def _class(self, kind: str, use: Use, at: KeyPath) -> type[Any]:
         source = self.schedule.source

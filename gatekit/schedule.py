@@ -192,6 +192,8 @@ class PhaseEntry(Model):
     cache: Annotated[Use, default_use("none")] = Use(use="none")
     history: Annotated[Use, default_use("auto")] = Use(use="auto")
     compute: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
+    attention: str = Field(default="auto", min_length=1)
+    compile: Literal["auto"] | bool = "auto"
     steps: int | None = Field(default=None, ge=1, le=10_000)
     share: float | None = Field(default=None, gt=0, le=1000)
     sigmas: Annotated[Use | None, BeforeValidator(spelled_out)] = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatekit.errors import InputError
+from gatekit.execution import Execution
 from gatekit.params import AdjustParams, VariantParams
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ class VariantFacts:
         file_bytes: Size on disk.
         parameters: Number of weights.
         bits_per_weight: Mean stored bits a weight.
-        resident_bytes: Expected memory when loaded at the family's default compute type.
+        resident_bytes: Expected memory when loaded to compute in 16 bits.
         types: Tensor type name -> number of tensors.
         details: Family-specific facts, for people (``model: wan 6 layers x 256``).
         warnings: Oddities worth a line, such as a file name that contradicts the expert.
         yaml: How a schedule names the file, where the name of its section does not tell.
+        resident_by_compute: Expected memory when loaded for other compute types, where known.
     """
 
     storage: str
@@ -71,6 +73,12 @@ class VariantFacts:
     details: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
     yaml: str = ""
+    resident_by_compute: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def resident_for(self, compute: str) -> int:
+        """Expected memory when loaded for a compute type; fp32 takes twice that of 16 bits."""
+        default = self.resident_bytes * (2 if compute == "fp32" else 1)
+        return self.resident_by_compute.get(compute, default)
 
 
 class ModelVariant(ABC):
@@ -123,6 +131,18 @@ class ModelVariant(ABC):
             raise InputError(
                 f"variant {self.name!r} cannot change while loaded",
                 remedy="use two variants, or implement 'adjust'",
+            )
+
+    def configure(self, execution: Execution) -> None:
+        """Compute in this way from now on; what the family's ``executions`` chose.
+
+        Called before each phase, loaded or not, so it must cost nothing where nothing changes.
+        Raises InputError for a variant that computes in one way only.
+        """
+        if execution.attention or execution.compiled:
+            raise InputError(
+                f"variant {self.name!r} computes in one way only",
+                remedy="implement 'configure', or let its family's 'executions' choose nothing",
             )
 
     @classmethod

@@ -19,6 +19,7 @@ FLOORS = {
     1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
     2: (
         "state",
+        "execution",
         "variant",
         "family",
         "guidance",
@@ -42,7 +43,7 @@ FLOORS = {
     ),
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
-        *("explain", "identity", "measures"),
+        *("explain", "identity", "measures", "executions"),
         *("device", "schema", "filefields"),
     ),
     5: (

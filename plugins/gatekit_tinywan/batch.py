@@ -126,6 +126,7 @@ class Batch:
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             variant.adjust(phase.params)
+            variant.configure(phase.execution)
             variant.load(self.device, phase.compute)
             self.nfe += 1
             earlier = self._memory.pop(phase.field, {})

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from gatekit import (
     Components,
+    Execution,
     FamilyParams,
     InputError,
     Inputs,
     ModelVariant,
+    PhaseAsk,
     ScheduleError,
     VariantFacts,
     VariantParams,
@@ -192,6 +194,15 @@ class WanFamily(WanCoding):
                 image_channels=self.image_use != "never" and self.image_as == "channels",
                 text_encoder=encoder.file if encoder is not None else None,
             )
+
+    def executions(
+        self, asks: Sequence[PhaseAsk], video: VideoSpec, device: str
+    ) -> Sequence[Execution]:
+        """Attention backend and compilation of each phase; see ``ModelFamily.executions``."""
+        from .executions import executions
+
+        _, frames, height, width = self.latent_shape(video)
+        return executions(asks, frames * (height // 2) * (width // 2), device)
 
     def phase_warnings(
         self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]

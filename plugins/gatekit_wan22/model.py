@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import layout_transformer as layout
+from .fp8 import in_fp8, new_fp8_linear, stored_in_fp8
 from .header import TensorInfo
 from .memory import free_bytes
 from .sizes import EPS, FREQ_DIM, HEAD_DIM, PATCH, TransformerSizes, expected_shapes
@@ -107,6 +108,7 @@ def load_transformer(
     dtype: torch.dtype,
     device: str,
     keep: str = "auto",
+    fp8: bool = False,
 ) -> Any:
     """Build the model and fill it, tensor by tensor, so that nothing is held twice.
 
@@ -117,6 +119,7 @@ def load_transformer(
         dtype: Compute type.
         device: Where the weights go.
         keep: ``auto``, ``always`` or ``never`` hold quantised matrices decoded.
+        fp8: Hold the matrices of the blocks in fp8 and multiply so, whatever ``keep`` says.
     """
     import torch
 
@@ -127,6 +130,12 @@ def load_transformer(
     for name, shape in expected_shapes(sizes).items():
         info, target = tensors[name], layout.to_diffusers(name)
         assert target is not None
+        if fp8 and in_fp8(name):
+            bias_name = name.removesuffix("weight") + "bias"
+            biases[bias_name] = mapped.read(tensors[bias_name], dtype, device)
+            q, scale = stored_in_fp8(mapped, info, device)
+            _replace(model, target, new_fp8_linear(q, scale, biases[bias_name]))
+            continue
         as_blocks = info.quantised and not kept and len(shape) == 2 and not in_fp32(name)
         if as_blocks:
             bias_name = name.removesuffix("weight") + "bias"
@@ -157,8 +166,11 @@ def _replace_linear(
 ) -> None:
     from .stored_linear import new_stored_linear
 
-    path = target.removesuffix(".weight")
-    owner, _, leaf = path.rpartition(".")
     stored, scale = mapped.raw(info).to(device), mapped.scale(info, device)
-    new = new_stored_linear(stored, info.type, info.shape, bias, dtype, scale)
+    _replace(model, target, new_stored_linear(stored, info.type, info.shape, bias, dtype, scale))
+
+
+def _replace(model: nn.Module, target: str, new: nn.Module) -> None:
+    """Put a layer in the place of the one whose weight is ``target``."""
+    owner, _, leaf = target.removesuffix(".weight").rpartition(".")
     setattr(model.get_submodule(owner), leaf, new)  # an index into a ModuleList is a name too

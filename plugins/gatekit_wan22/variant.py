@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gatekit import (
     AdjustParams,
     Body,
+    Execution,
     InputError,
     ModelVariant,
     VariantFacts,
     VariantParams,
     WeightsError,
+    compute_capability,
 )
 
 from .conditioning import WanConditioning
 from .folders import is_shard
+from .fp8 import check_fp8, fp8_shapes
 from .header import Header, TensorInfo, read_header
 from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
 from .lora.params import WanAdjust, with_strengths
@@ -33,14 +36,11 @@ from .sizes import (
 )
 from .survey import title_of
 from .variant_params import WanVariantParams
+from .weights import resident_in_16_bits, resident_in_fp8, storage_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STORAGES = {
-    "F32": "fp32", "F16": "fp16", "BF16": "bf16",
-    "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
-}  # fmt: skip
 _TITLES = ("general.name", "general.basename", "general.finetune", "modelspec.title")
 
 
@@ -73,6 +73,7 @@ class WanVariant(ModelVariant):
         self._loras = VariantLoras(self.params.loras, self.params.expert)
         self._uses = self.params.loras  # with the strengths of the present phase
         self._attached: Any = None
+        self._execution = Execution()
 
     @property
     def file(self) -> Path:
@@ -112,23 +113,7 @@ class WanVariant(ModelVariant):
 
     def storage(self, header: Header) -> str:
         """Name of the type most weights are stored in; ``_scaled`` where they have scales."""
-        weights: dict[str, int] = {}
-        for tensor in header.tensors.values():
-            weights[tensor.type] = weights.get(tensor.type, 0) + tensor.count
-        main = max(weights, key=lambda name: weights[name])
-        scaled = any(t.scale for t in header.tensors.values() if t.type == main)
-        return _STORAGES.get(main, main) + ("_scaled" if scaled else "")
-
-    def resident_bytes(self, header: Header) -> int:
-        """Expected memory when loaded for bf16.
-
-        What is quantised stays so, with one decoded matrix beside it; or is decoded, if kept.
-        """
-        if self.params.keep == "always":
-            return 2 * header.parameters
-        tensors = header.tensors.values()
-        stored = sum(t.nbytes if t.quantised else 2 * t.count for t in tensors)
-        return stored + 2 * max((t.count for t in tensors if t.quantised), default=0)
+        return storage_name(header.tensors)
 
     def facts(self) -> VariantFacts:
         """Facts from the header; ``resident_bytes`` is for computing in bf16."""
@@ -145,12 +130,14 @@ class WanVariant(ModelVariant):
         elif "A14B" in published and not self.suggested(self.file):
             details["expert"] = "its name does not say; A14B needs 'expert: high' or 'expert: low'"
         details |= self._loras.details()
+        loras = self._loras.resident_bytes()
         return VariantFacts(
             storage=self.storage(header),
             file_bytes=header.file_bytes,
             parameters=header.parameters,
             bits_per_weight=8.0 * header.tensor_bytes / header.parameters,
-            resident_bytes=self.resident_bytes(header) + self._loras.resident_bytes(),
+            resident_bytes=resident_in_16_bits(header.tensors, self.params.keep) + loras,
+            resident_by_compute={"fp8": resident_in_fp8(self.tensors()) + loras},
             types=header.types,
             details=details,
             warnings=tuple(self._warnings()),
@@ -203,6 +190,16 @@ class WanVariant(ModelVariant):
         if self._attached is not None:
             self._attached.set(strengths(self._uses))
 
+    def configure(self, execution: Execution) -> None:
+        """Attention backend and compilation from now on; what is compiled stays so."""
+        self._execution = execution
+        if self._model is not None:
+            from .attention import use_backend
+            from .compiling import use_compiled
+
+            use_backend(self._model, execution.attention)
+            use_compiled(self._model, execution.compiled)
+
     @property
     def loaded(self) -> tuple[str, str] | None:
         """(device, compute) while loaded, else None."""
@@ -222,22 +219,26 @@ class WanVariant(ModelVariant):
         check_compute(compute)
         if self._loaded == (device, compute):
             return
+        if compute == "fp8":
+            check_fp8(device, compute_capability(device), fp8_shapes(expected_shapes(self.sizes)))
         self.unload()
         from .mapped import MappedFile
         from .model import load_transformer
-        from .precision import torch_dtype
+        from .precision import model_dtype
 
         self._model = load_transformer(
             MappedFile(self.header()),
             self.tensors(),
             self.sizes,
-            dtype=torch_dtype(compute),
+            dtype=model_dtype(compute),
             device=device,
+            fp8=compute == "fp8",
             **self.load_options(),
         )
         self._loaded = (device, compute)
         try:
             self._attach(device, compute)
+            self.configure(self._execution)
         except BaseException:
             self.unload()
             raise
@@ -248,14 +249,14 @@ class WanVariant(ModelVariant):
             return
         from .lora.attach import Target
         from .mapped import MappedFile
-        from .precision import torch_dtype
+        from .precision import model_dtype
 
         target = Target(
             self._model,
             MappedFile(self.header()),
             self.tensors(),
             expected_shapes(self.sizes),
-            torch_dtype(compute),
+            model_dtype(compute),
             device,
         )
         fixed = len({strengths(p.loras) for p in self.phases if isinstance(p, WanVariantParams)})
@@ -266,10 +267,12 @@ class WanVariant(ModelVariant):
         """Drop the model and give its memory back."""
         if self._loaded is None:
             return
+        from .compiling import use_compiled
         from .memory import give_back
         from .scratch import release
 
         device = self._loaded[0]
+        use_compiled(self._model, False)
         self._model = self._loaded = self._attached = None
         release()
         give_back(device)
@@ -297,11 +300,11 @@ class WanVariant(ModelVariant):
         """
         import torch
 
-        from .precision import torch_dtype
+        from .precision import model_dtype
 
         if self._loaded is None:
             raise InputError("the model is not loaded", remedy="call load(device, compute) first")
-        device, dtype = self._loaded[0], torch_dtype(self._loaded[1])
+        device, dtype = self._loaded[0], model_dtype(self._loaded[1])
         first, where, time = conditioning.first_frame, self.file.name, self.timestep(sigma)
         check_first_frame(x, first, self.sizes, where)
         known = conditioning.with_known(x)

@@ -122,6 +122,7 @@ class Visit:
         """Loaded as the phase has it; the first evaluation, which is slower, is not timed."""
         variant = self.candidate.variant
         variant.adjust(phase.params)
+        variant.configure(phase.execution)
         if variant.loaded != (self.device, phase.compute):
             variant.load(self.device, phase.compute)
             self._guided(phase, x, sigma, conditionings, {})

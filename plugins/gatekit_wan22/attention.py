@@ -1,0 +1,159 @@
+"""Attention backends by name: which there are here, which one a phase gets, and giving it.
+
+They run through diffusers' dispatcher. The rule of ``auto``: cuDNN in 16-bit arithmetic on GPUs
+of compute capability 9 and 10, where it was measured 1.5 times as fast as flash at 32,760 tokens;
+elsewhere torch's own choice. Backends that round to 8 bits are never chosen by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+from gatekit import ScheduleError
+
+AUTO = "auto"
+HALF = ("bf16", "fp16", "fp8")  # computes whose attention sees 16 bits
+CUDNN_SINCE = (2, 6)  # of torch; 2.5.0 gave wrong results
+CUDNN_BEST = (9, 10)  # major compute capabilities
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One attention implementation.
+
+    Attributes:
+        dispatch: diffusers' name of it.
+        about: What it is, for people.
+        cuda: Whether it needs an NVIDIA or AMD GPU.
+        half: Whether it takes only 16-bit numbers.
+        module: What must be importable, if not torch alone.
+        package: Name and least version of the package that has it.
+        capability: Least compute capability.
+        exact: Whether it differs from the others by rounding alone.
+    """
+
+    dispatch: str
+    about: str
+    cuda: bool = True
+    half: bool = True
+    module: str = ""
+    package: tuple[str, str] | None = None
+    capability: tuple[int, int] = (0, 0)
+    exact: bool = True
+
+
+BACKENDS = {
+    "native": Backend("native", "torch chooses", cuda=False, half=False),
+    "math": Backend("_native_math", "plain operations", cuda=False, half=False),
+    "cudnn": Backend("_native_cudnn", "cuDNN, through torch", capability=(8, 0)),
+    "efficient": Backend("_native_efficient", "memory-efficient, of torch", half=False),
+    "torch_flash": Backend("_native_flash", "flash 2, of torch", capability=(8, 0)),
+    "flash": Backend(
+        "flash", "flash 2", module="flash_attn", package=("flash-attn", "2.6.3"), capability=(8, 0)
+    ),
+    "flash3": Backend(
+        "_flash_3", "flash 3, built from source", module="flash_attn_3", capability=(9, 0)
+    ),
+    "sage": Backend(
+        "sage", "8-bit products", module="sageattention", package=("sageattention", "2.1.1"),
+        capability=(8, 0), exact=False,
+    ),
+    "xformers": Backend(
+        "xformers", "xFormers", half=False, module="xformers", package=("xformers", "0.0.29")
+    ),
+}  # fmt: skip
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``2.13.0+cpu`` -> (2, 13, 0)."""
+    return tuple(int(n) for n in re.findall(r"\d+", text.partition("+")[0]))
+
+
+def torch_version() -> tuple[int, ...]:
+    """Of the torch that is installed, without importing it."""
+    try:
+        return numbers(version("torch"))
+    except PackageNotFoundError:
+        return (0,)
+
+
+def lacking(
+    name: str, device: str, compute: str, capability: tuple[int, int] | None
+) -> tuple[str, str] | None:
+    """What keeps a known backend from being used, and the remedy; None where nothing does.
+
+    Args:
+        name: One of ``BACKENDS``.
+        device: Of the run.
+        compute: What the arithmetic runs in.
+        capability: Of the GPU, if it can be told.
+    """
+    backend = BACKENDS[name]
+    if backend.cuda and not device.startswith("cuda"):
+        return f"needs a GPU, and this run is on {device}", "use auto, native or math"
+    if capability is not None and capability < backend.capability:
+        need, have = (f"{c[0]}.{c[1]}" for c in (backend.capability, capability))
+        return f"needs compute capability {need}, and {device} has {have}", "use auto or native"
+    if backend.half and compute not in HALF:
+        return f"takes 16-bit numbers, not {compute}", "use compute: bf16, or auto or native"
+    if name == "cudnn" and torch_version() < CUDNN_SINCE:
+        return "needs torch 2.6, as earlier ones gave wrong results", "update torch"
+    if backend.module and not _installed(backend):
+        package = ">=".join(backend.package) if backend.package else ""
+        remedy = f"pip install '{package}'" if package else "build it from its source"
+        return "is not installed, or too old", remedy
+    return None
+
+
+def _installed(backend: Backend) -> bool:
+    if find_spec(backend.module) is None:
+        return False
+    if backend.package is None:
+        return True
+    try:
+        return numbers(version(backend.package[0])) >= numbers(backend.package[1])
+    except PackageNotFoundError:
+        return False
+
+
+def usable(device: str, compute: str, capability: tuple[int, int] | None) -> list[str]:
+    """Backends that can be used here."""
+    return [n for n in BACKENDS if lacking(n, device, compute, capability) is None]
+
+
+def choose(asked: str, device: str, compute: str, capability: tuple[int, int] | None) -> str:
+    """The backend of a phase.
+
+    Raises:
+        ScheduleError: An unknown one, or one that is not here; the message names those that are.
+    """
+    here = f"here there are: {', '.join([AUTO, *usable(device, compute, capability)])}"
+    if asked == AUTO:
+        fast = capability is not None and capability[0] in CUDNN_BEST
+        able = lacking("cudnn", device, compute, capability) is None
+        return "cudnn" if fast and able else "native"
+    if asked not in BACKENDS:
+        close = get_close_matches(asked, [AUTO, *BACKENDS], n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise ScheduleError("unknown attention backend", value=asked, remedy=meant + here)
+    problem = lacking(asked, device, compute, capability)
+    if problem is not None:
+        what, remedy = problem
+        raise ScheduleError(f"attention backend {asked!r} {what}", remedy=f"{remedy}; {here}")
+    return asked
+
+
+def use_backend(model: Any, name: str) -> None:
+    """Let every attention layer of a diffusers model use a backend; free to call again."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    backend = AttentionBackendName(BACKENDS[name or "native"].dispatch)
+    for module in model.modules():
+        processor: Any = getattr(module, "processor", None)
+        if hasattr(processor, "_attention_backend"):
+            processor._attention_backend = backend

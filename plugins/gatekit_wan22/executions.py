@@ -1,0 +1,81 @@
+"""How each phase of a plan computes: precision checked, attention and compilation chosen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from gatekit import Execution, PhaseAsk, ScheduleError, compute_capability
+
+from . import attention, compiling
+from .fp8 import check_fp8, fp8_shapes
+from .sizes import expected_shapes
+from .variant import WanVariant
+
+A14B = (40, 5120)  # layers and width, where the file is not there
+UNSEEN = "no NVIDIA GPU is seen here: its compute capability is looked at where this runs"
+
+
+def executions(asks: Sequence[PhaseAsk], tokens: int, device: str) -> tuple[Execution, ...]:
+    """One ``Execution`` a phase; see ``ModelFamily.executions``.
+
+    Args:
+        asks: The phases.
+        tokens: Of the latent, after patching.
+        device: Of the run, which may not be here.
+    """
+    capability = compute_capability(device)
+    chosen = [_attention(i, ask, device, capability) for i, ask in enumerate(asks)]
+    keys = [(a.compute, name, storage(a)) for a, name in zip(asks, chosen, strict=True)]
+    saved: dict[tuple[str, str, str], float] = defaultdict(float)
+    for ask, key in zip(asks, keys, strict=True):
+        if ask.compile is not False:  # phases that share the code share its cost
+            saved[key] += compiling.saved_seconds(ask.passes, tokens, *_size(ask))
+    found: list[Execution] = []
+    for i, (ask, name, key) in enumerate(zip(asks, chosen, keys, strict=True)):
+        with placed_at(i, "compile"):
+            compiled, why = compiling.choose(ask.compile, device, saved[key])
+        unseen = device.startswith("cuda") and capability is None
+        changes = "" if attention.BACKENDS[name].exact else name
+        remarks = tuple(line for line in (why, UNSEEN if unseen else "") if line)
+        found.append(Execution(name, compiled, changes, remarks))
+    return tuple(found)
+
+
+def _attention(number: int, ask: PhaseAsk, device: str, capability: tuple[int, int] | None) -> str:
+    """The phase's backend, its precision checked too."""
+    with placed_at(number, "compute"):
+        if ask.compute == "fp8":
+            check_fp8(device, capability, matrices(ask.variant) if ask.found else ())
+    with placed_at(number, "attention"):
+        return attention.choose(ask.attention, device, ask.compute, capability)
+
+
+def matrices(variant: object) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of what is multiplied in fp8."""
+    known = isinstance(variant, WanVariant)
+    return fp8_shapes(expected_shapes(variant.sizes)) if known else []
+
+
+def storage(ask: PhaseAsk) -> str:
+    """How the weights are stored, where compiled code depends on it."""
+    known = ask.found and isinstance(ask.variant, WanVariant) and ask.compute != "fp8"
+    return ask.variant.facts().storage if known else ""
+
+
+def _size(ask: PhaseAsk) -> tuple[int, int]:
+    if ask.found and isinstance(ask.variant, WanVariant):
+        return ask.variant.sizes.layers, ask.variant.sizes.dim
+    return A14B
+
+
+@contextmanager
+def placed_at(number: int, key: str) -> Iterator[None]:
+    """Say in a ScheduleError which key of which phase it is about."""
+    try:
+        yield
+    except ScheduleError as error:
+        raise ScheduleError(
+            error.message, value=error.value, remedy=error.remedy, key=(number, key)
+        ) from error

@@ -1,0 +1,156 @@
+"""Products in fp8: y = (s_x s_w) (x_q W_q^T) + b, with one scale a token and one a row of W.
+
+Numbers are e4m3, of which 448 is the largest; a scale is the largest magnitude of its row over
+448. Weights are quantised once, when they are loaded; x each time, in torch operations that the
+compiler fuses into what comes before. Sums are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from gatekit import ScheduleError
+
+from .attention import torch_version
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .header import TensorInfo
+    from .mapped import MappedFile
+
+LARGEST = 448.0  # of e4m3
+TINY = 1e-12  # a scale of a row of zeros
+CAPABILITY = (8, 9)  # Ada, Hopper and later multiply fp8
+TORCH_SINCE = (2, 5)
+STEP = 16  # what both sides of a matrix are multiples of
+REMEDY = "use compute: bf16"
+
+
+def check_fp8(
+    device: str,
+    capability: tuple[int, int] | None,
+    shapes: Iterable[tuple[str, tuple[int, ...]]] = (),
+) -> None:
+    """Raise ScheduleError where products in fp8 cannot be had.
+
+    Args:
+        device: Of the run.
+        capability: Of its GPU; None where it is not here, so that nobody can tell.
+        shapes: Names and shapes of the matrices.
+    """
+    if not device.startswith("cuda"):
+        raise ScheduleError(
+            f"compute fp8 needs an NVIDIA GPU, and this run is on {device}",
+            value="fp8",
+            remedy=REMEDY if device != "cpu" else "use compute: fp32 or bf16",
+        )
+    if capability is not None and capability < CAPABILITY:
+        need, have = (f"{c[0]}.{c[1]}" for c in (CAPABILITY, capability))
+        raise ScheduleError(
+            f"compute fp8 needs a GPU of compute capability {need}, and {device} has {have}",
+            value="fp8",
+            remedy=REMEDY,
+        )
+    if torch_version() < TORCH_SINCE:
+        raise ScheduleError("compute fp8 needs torch 2.5", value="fp8", remedy="update torch")
+    for name, shape in shapes:
+        if any(side % STEP for side in shape):
+            raise ScheduleError(
+                f"compute fp8 needs matrices whose sides are multiples of {STEP}; "
+                f"{name} is {shape[0]} x {shape[1]}",
+                value="fp8",
+                remedy=REMEDY,
+            )
+
+
+def in_fp8(name: str) -> bool:
+    """Whether a tensor, by official name, is multiplied in fp8: the ten matrices of each block.
+
+    Embeddings, projections of time and text, modulation, norms, the head and every bias are not.
+    """
+    return name.startswith("blocks.") and name.endswith(".weight") and ".norm" not in name
+
+
+def fp8_shapes(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Of a model's tensors those that are multiplied in fp8."""
+    return [(name, shape) for name, shape in shapes.items() if in_fp8(name)]
+
+
+def quantised(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in e4m3, and float32 scales ``[rows, 1]``: w = scale * q, nearly."""
+    import torch
+
+    largest = w.abs().amax(dim=-1, keepdim=True).float()
+    scale = largest.clamp(min=TINY) / LARGEST
+    # Rounding can carry a quotient above the largest number, which e4m3 has no infinity for.
+    q = (w.float() / scale).clamp(-LARGEST, LARGEST)
+    return q.to(torch.float8_e4m3fn), scale
+
+
+def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Tensor, Tensor]:
+    """A matrix of a file as ``quantised`` gives it; one that is e4m3 already, unchanged."""
+    import torch
+
+    if info.type == "F8_E4M3":
+        q = mapped.raw(info).to(device).view(torch.float8_e4m3fn).view(info.shape)
+        scale = mapped.scale(info, device)
+        ones = torch.ones(info.shape[0], 1, device=device)
+        return q, ones if scale is None else ones * scale.view(-1, 1)
+    return quantised(mapped.read(info, torch.float32, device))
+
+
+@cache
+def fp8_linear_class() -> type[nn.Module]:
+    """The class ``Fp8Linear``; made on first use because torch takes seconds to import."""
+    import torch
+    from torch import nn
+
+    class Fp8Linear(nn.Module):
+        """Y = x W^T + b, multiplied in fp8.
+
+        Args:
+            q: W in e4m3, ``[out, in]``.
+            scale: float32 ``[out, 1]``.
+            bias: ``[out]`` in bf16, or None.
+        """
+
+        q: Tensor
+        scale: Tensor
+        dtype = torch.bfloat16  # of x and y
+
+        def __init__(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+            super().__init__()
+            self.register_buffer("q", q, persistent=False)
+            self.register_buffer("scale", scale.reshape(1, -1).contiguous(), persistent=False)
+            self.out_features, self.in_features = q.shape
+            self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+        def decoded(self) -> Tensor:
+            """W ``[out, in]`` in bf16, as it is multiplied."""
+            return (self.q.float() * self.scale.t()).to(self.dtype)
+
+        def forward(self, x: Tensor) -> Tensor:
+            given, scale = quantised(x.reshape(-1, self.in_features))
+            y = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
+                given,
+                self.q.t(),
+                scale_a=scale,
+                scale_b=self.scale,
+                bias=self.bias,
+                out_dtype=self.dtype,
+                use_fast_accum=True,
+            )
+            return y.view(*x.shape[:-1], self.out_features)
+
+        def extra_repr(self) -> str:
+            return f"{self.in_features} -> {self.out_features}, e4m3"
+
+    return Fp8Linear
+
+
+def new_fp8_linear(q: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
+    """Make an ``Fp8Linear``; the arguments are its."""
+    return fp8_linear_class()(q, scale, bias)

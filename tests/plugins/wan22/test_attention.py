@@ -1,0 +1,98 @@
+"""Attention backends: which are here, which one is chosen, and switching between them."""
+
+import pytest
+import torch
+
+from gatekit import Execution, ScheduleError
+from gatekit_wan22 import WanConditioning, attention
+from gatekit_wan22.attention import BACKENDS, choose, usable
+
+H100, A100 = (9, 0), (8, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "compute", "capability", "name"),
+    [
+        ("cuda", "bf16", H100, "cudnn"),
+        ("cuda:1", "fp8", (10, 0), "cudnn"),
+        ("cuda", "fp32", H100, "native"),
+        ("cuda", "bf16", A100, "native"),
+        ("cuda", "bf16", (12, 0), "native"),
+        ("cuda", "bf16", None, "native"),
+        ("cpu", "bf16", None, "native"),
+        ("mps", "fp16", None, "native"),
+    ],
+)
+def test_auto(device, compute, capability, name):
+    assert choose("auto", device, compute, capability) == name
+
+
+def test_cudnn_needs_a_torch_that_gets_it_right(monkeypatch):
+    monkeypatch.setattr(attention, "torch_version", lambda: (2, 5, 1))
+    assert choose("auto", "cuda", "bf16", H100) == "native"
+    with pytest.raises(ScheduleError, match=r"'cudnn' needs torch 2\.6.*update torch"):
+        choose("cudnn", "cuda", "bf16", H100)
+
+
+def test_an_unknown_one_names_those_that_are_here():
+    message = (
+        r"unknown attention backend \(got 'cudn'\); did you mean 'cudnn'\? .*auto, native, math"
+    )
+    with pytest.raises(ScheduleError, match=message) as caught:
+        choose("cudn", "cpu", "bf16", None)
+    assert "sage" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "compute", "capability", "message"),
+    [
+        ("cudnn", "cpu", "bf16", None, "needs a GPU, and this run is on cpu"),
+        ("cudnn", "cuda", "fp32", H100, "takes 16-bit numbers, not fp32"),
+        ("cudnn", "cuda", "bf16", (7, 5), "needs compute capability 8.0, and cuda has 7.5"),
+        ("sage", "cuda", "bf16", H100, "is not installed.*pip install 'sageattention>=2.1.1'"),
+        ("flash3", "cuda", "bf16", A100, "needs compute capability 9.0"),
+        ("flash3", "cuda", "bf16", H100, ".*build it from its source"),
+    ],
+)
+def test_what_is_missing_is_said_with_a_remedy(name, device, compute, capability, message):
+    wanted = f"attention backend '{name}' {message}.*here there are"
+    with pytest.raises(ScheduleError, match=wanted):
+        choose(name, device, compute, capability)
+
+
+def test_an_installed_package_is_usable_if_new_enough(monkeypatch):
+    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    for found, there in (("2.1.0", False), ("2.1.1", True), ("2.2.0+cu128", True)):
+        monkeypatch.setattr(attention, "version", lambda name, v=found: v)
+        assert ("sage" in usable("cuda", "bf16", H100)) is there
+    assert choose("sage", "cuda", "bf16", H100) == "sage"
+
+
+def test_names_are_those_of_diffusers():
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    for backend in BACKENDS.values():
+        name = AttentionBackendName(backend.dispatch)
+        assert name in _AttentionBackendRegistry._backends
+
+
+def test_a_phase_switches_the_backend_of_a_loaded_model(wan, inputs, tools, monkeypatch):
+    used = []
+    kernel = torch.nn.attention.sdpa_kernel
+
+    def noted(backend, *args, **options):
+        used.append(backend)
+        return kernel(backend, *args, **options)
+
+    monkeypatch.setattr(torch.nn.attention, "sdpa_kernel", noted)
+    variant = tools.open_file(wan.path)
+    variant.configure(Execution(attention="math"))
+    variant.load("cpu", "fp32")
+    condition = WanConditioning(text=inputs.text)
+    math = variant.velocity(inputs.x, inputs.sigma, condition)
+    assert used and set(used) == {torch.nn.attention.SDPBackend.MATH}
+    used.clear()
+    variant.configure(Execution(attention="native"))
+    native = variant.velocity(inputs.x, inputs.sigma, condition)
+    assert not used
+    assert torch.allclose(math, native, rtol=1e-4, atol=1e-5)
