@@ -15,7 +15,7 @@ TRIANGLE_IN = math.sqrt(math.pi / (3 * math.sqrt(3)))  # radius of the inscribed
 ARM = 0.42  # width of a cross's arms over their length: of small ones as wide as a latent's cell
 CROSS_HALF = math.sqrt(math.pi / (2 * ARM - ARM * ARM)) / 2  # half the length of an arm
 DOT_RADIUS = 2.7
-BAR_HALF = (4.7, 1.4)
+BAR_HALF = (6.0, 1.5)
 
 # Reach of each shape beyond its centre for r = 1: left and right, up, down.
 REACH = (

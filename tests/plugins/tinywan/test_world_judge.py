@@ -67,7 +67,7 @@ def test_clips_through_an_autoencoder_are_right(scenes, clean, decibels):
     for i in range(0, CLIPS, 4):
         video = degrade(clean[i : i + 4], decibels, i)
         error = (video - clean[i : i + 4]).square().mean()
-        assert -10 * error.log10() == pytest.approx(decibels, abs=0.8)
+        assert -10 * error.log10() == pytest.approx(decibels, abs=1.0)
         right.append(judge(video, scenes[i : i + 4]).all_right)
     assert torch.cat(right).float().mean() >= 0.985
 
