@@ -1,24 +1,23 @@
 """Compiled transformer blocks: one compilation for all blocks of all models of one shape.
 
-``forward`` of diffusers' block class is compiled once, as a function of the block: its weights are
-inputs of the graph, so another block, or another expert, with tensors of the same shapes and
-types runs the same code. What compiles it again: another number of tokens or batch, another
-compute type, another attention backend, another mix of storage types within a block, a LoRA
-beside a layer that had none, or a strength of one that no code was compiled for.
+``forward`` of diffusers' block class is compiled once, as a function of the block's shell: its
+norms and modulation are inputs of the graph, its linear layers are known by number (``shell.py``).
+So another block, another expert and another storage type run the same code, LoRAs or not. What
+compiles it again: another number of tokens or batch, another compute type or attention backend.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
-from types import MethodType
 from typing import Any
 
 from gatekit import ScheduleError, cache_folder
 
 from .attention import torch_version
+from .shell import shell
 
 TORCH_SINCE = (2, 5)  # weights of modules are inputs of graphs
 SAVED = 17e-6  # seconds a token and pass saved at A14B's size, measured on an H100
@@ -101,6 +100,6 @@ def use_compiled(model: Any, on: bool) -> None:
     """Let a model's blocks run compiled, or as they are; free to call again."""
     for block in model.blocks:
         if on:
-            block.forward = MethodType(compiled_forward(type(block)), block)
+            block.forward = partial(compiled_forward(type(block)), shell(block))
         else:
-            block.__dict__.pop("forward", None)  # also frees the block's reference to itself
+            block.__dict__.pop("forward", None)

@@ -27,8 +27,8 @@ def executions(asks: Sequence[PhaseAsk], tokens: int, device: str) -> tuple[Exec
     """
     capability = compute_capability(device)
     chosen = [_attention(i, ask, device, capability) for i, ask in enumerate(asks)]
-    keys = [(a.compute, name, storage(a)) for a, name in zip(asks, chosen, strict=True)]
-    saved: dict[tuple[str, str, str], float] = defaultdict(float)
+    keys = [(ask.compute, name) for ask, name in zip(asks, chosen, strict=True)]
+    saved: dict[tuple[str, str], float] = defaultdict(float)
     for ask, key in zip(asks, keys, strict=True):
         if ask.compile is not False:  # phases that share the code share its cost
             saved[key] += compiling.saved_seconds(ask.passes, tokens, *_size(ask))
@@ -56,12 +56,6 @@ def matrices(variant: object) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of what is multiplied in fp8."""
     known = isinstance(variant, WanVariant)
     return fp8_shapes(expected_shapes(variant.sizes)) if known else []
-
-
-def storage(ask: PhaseAsk) -> str:
-    """How the weights are stored, where compiled code depends on it."""
-    known = ask.found and isinstance(ask.variant, WanVariant) and ask.compute != "fp8"
-    return ask.variant.facts().storage if known else ""
 
 
 def _size(ask: PhaseAsk) -> tuple[int, int]:

@@ -271,6 +271,7 @@ def child(bench: Bench) -> list[Row]:
         model(*given)  # libraries are loaded, so that only compiling is left to the first call
         call(f"two blocks of expert {i}", model, bench.backend)
     call("back to expert 0", experts[0], bench.backend)
+    call("two blocks in Q2_K", in_blocks(experts[0], "Q2_K", v="Q3_K"), bench.backend)
     call(f"expert 0, attention {other}", experts[0], other)
     call(f"expert 1, attention {other}", experts[1], other)
     call(f"back to attention {bench.backend}", experts[1], bench.backend)

@@ -68,6 +68,66 @@ def test_one_compilation_serves_both_experts(
     assert len(compiles) == 1
 
 
+def test_one_compilation_serves_every_storage_type(experts, wan, inputs, tools, compiles, tmp_path):
+    """As from phase to phase: two quantisations of one expert, then the other in bf16."""
+
+    def mixed(name, tensor):
+        return ("Q3_K" if ".v." in name else "Q5_K") if tools.is_matrix(name) else None
+
+    other = tools.write_gguf(tmp_path / "mixed.gguf", wan.state, mixed)
+    for path in (experts[0].gguf, other, experts[1].float):
+        variant = tools.open_file(path, keep="never")
+        variant.load("cpu", "bf16")
+        eager = predicted(variant, inputs, EAGER)
+        assert torch.equal(predicted(variant, inputs, COMPILED), eager)
+    assert len(compiles) == 1
+
+
+def test_a_lora_and_its_strengths_compile_nothing(experts, inputs, tools, compiles, tmp_path):
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(3)
+    lora = {
+        f"diffusion_model.blocks.{i}.self_attn.q.lora_{part}.weight": torch.randn(
+            *shape, generator=generator
+        )
+        for i in range(2)
+        for part, shape in (("down", (4, 256)), ("up", (256, 4)))
+    }
+    save_file(lora, tmp_path / "lora.safetensors")
+    plain = tools.open_file(experts[0].gguf, keep="never")
+    plain.load("cpu", "fp32")
+    found = [predicted(plain, inputs, COMPILED)]
+    use = {"file": tmp_path / "lora.safetensors", "strength": 0.5}
+    variant = tools.open_file(experts[0].gguf, keep="never", loras=(use,))
+    variant.load("cpu", "fp32")
+    for strength in (0.5, 0.7):
+        variant.adjust(
+            variant.params.model_copy(
+                update={
+                    "loras": (variant.params.loras[0].model_copy(update={"strength": strength}),)
+                }
+            )
+        )
+        eager = predicted(variant, inputs, EAGER)
+        found.append(predicted(variant, inputs, COMPILED))
+        assert torch.equal(found[-1], eager)
+    assert len(compiles) == 1
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+
+
+def test_the_operator_of_numbered_layers_keeps_its_promises():
+    from gatekit_wan22.shell import numbered_class
+
+    layer = torch.nn.Linear(8, 5)
+    number = numbered_class()(layer, 5).number
+    x = torch.randn(2, 3, 8)
+    checks = ("test_schema", "test_faketensor")
+    with torch.no_grad():
+        torch.library.opcheck(torch.ops.gatekit.layer.default, (x, number, 5), test_utils=checks)
+        assert torch.equal(torch.ops.gatekit.layer(x, number, 5), layer(x))
+
+
 def test_backends_and_shapes_compile_once_each(experts, inputs, tools, compiles):
     variant = tools.open_file(experts[0].float)
     variant.load("cpu", "fp32")
