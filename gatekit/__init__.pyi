@@ -1,5 +1,7 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
+from .carrier import Carrier, Load, Piece
+from .chunks import ChunkPool
 from .cli.options import DeviceOption, JsonOption, ModelsDirOption, SetOption
 from .countdown import Countdown, duration
 from .decoding import decode
@@ -47,6 +49,7 @@ from .params import (
 )
 from .path import Path, RectifiedFlow, VarianceExploding
 from .phase import Phase, Renoise, Step
+from .placement import Footprint, Placement
 from .plan import Plan, PlannedPhase
 from .registry import list_samplers
 from .resolver import resolve
@@ -71,7 +74,9 @@ __all__ = [
     "CacheParams",
     "Cached",
     "Cancelled",
+    "Carrier",
     "Carry",
+    "ChunkPool",
     "Close",
     "ComponentSpec",
     "Components",
@@ -82,6 +87,7 @@ __all__ = [
     "Evaluation",
     "Execution",
     "FamilyParams",
+    "Footprint",
     "FunctionPhase",
     "GatekitError",
     "GridParams",
@@ -94,6 +100,7 @@ __all__ = [
     "Inputs",
     "JsonOption",
     "Linear",
+    "Load",
     "Metric",
     "ModelFamily",
     "ModelVariant",
@@ -107,6 +114,8 @@ __all__ = [
     "Phase",
     "PhaseAsk",
     "PhaseParams",
+    "Piece",
+    "Placement",
     "Plan",
     "PlannedPhase",
     "PluginError",

@@ -219,6 +219,20 @@ class _Execution:
         return None
 
     def _denoise(self, observers: Sequence[Observer], state: State | None) -> Trajectory:
+        residency = Residency(self.plan, self.warm.loaded)
+        try:
+            residency.start(state.phase if state is not None else 0)
+            trajectory = self._sample(residency, observers, state)
+            residency.leave_room("vae")
+            return trajectory
+        finally:
+            residency.close()
+            self.warm.settle()
+            self.timings |= {f"loading {k}": s for k, s in residency.seconds.items()}
+
+    def _sample(
+        self, residency: Residency, observers: Sequence[Observer], state: State | None
+    ) -> Trajectory:
         from gatekit.noise import NoiseSource
         from gatekit.runner import run_stages
 
@@ -229,7 +243,6 @@ class _Execution:
         path = as_path(plan.family.path)
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
         x = self._started(x, path) if state is None else x
-        residency = Residency(plan, self.warm.loaded)
         stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
         folder = self.folder
         began = time.perf_counter()
@@ -250,9 +263,7 @@ class _Execution:
             known = conditionings[plan.phases[-1].guidance.needs[0]].with_known
             return replace(trajectory, state=replace(last, x=known(last.x)))
         finally:
-            self.warm.settle()
             self.timings["steps"] = time.perf_counter() - began
-            self.timings |= {f"loading {k}": s for k, s in residency.seconds.items()}
 
     def _started(self, noise: Tensor, path: NoisePath) -> Tensor:
         """The first state: alpha x0 + sigma n with a video, else noise at the path's level."""
@@ -288,15 +299,21 @@ class _Execution:
             self.progress.doing(f"loading {phase.variant}")
             plan.variants[phase.variant].adjust(phase.params)
             plan.variants[phase.variant].configure(phase.execution)
-            variant = residency.acquire(phase.variant, phase.compute)
+            variant = residency.acquire(phase)
             self.progress.doing(phase.name)
 
             guided = Guided(variant, phase.guidance, conditionings, phase.cache)
             opened.append(guided)
 
             def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
-                velocity, memory = guided.velocity(x, sigma, memory)
-                return known(x - sigma * velocity), memory
+                counted = guided.passes, guided.skipped
+
+                def velocity() -> tuple[Tensor, Memory]:
+                    guided.passes, guided.skipped = counted  # a second attempt counts once
+                    return guided.velocity(x, sigma, memory)
+
+                v, after = residency.guarded(phase, velocity)
+                return known(x - sigma * v), after
 
             return evaluate
 

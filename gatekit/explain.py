@@ -9,20 +9,14 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatekit.memoryplan import as_data, expected_limit, lines, memory_plan
+from gatekit.sizetext import size
+
 if TYPE_CHECKING:
     from gatekit.plan import Plan, PlannedPhase, PlannedStep
     from gatekit.variant import VariantFacts
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.\w+$)")
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def size(count: float) -> str:
-    """Bytes for people: ``8.3 GiB``."""
-    unit = 0
-    while count >= 1024 and unit + 1 < len(UNITS):
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {UNITS[unit]}" if unit == 0 else f"{count:.1f} {UNITS[unit]}"
 
 
 def arguments(name: str, params: Any, always: Sequence[str] = ()) -> str:
@@ -184,17 +178,10 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size
 
 
-def memory_line(plan: Plan) -> str | None:
-    """What the models take, as far as headers tell."""
-    largest = plan.resident_bytes
-    if largest is None:
-        return None
-    budget = plan.schedule.memory.vram
-    line = f"one model at a time takes up to {size(largest)}, besides activations"
-    if not budget:
-        return line
-    less = ", which is less" if budget < largest else ""
-    return f"{line}; {size(budget)} may be used{less}"
+def memory_lines(plan: Plan) -> list[str]:
+    """What is where in each phase, as far as headers tell."""
+    memory = memory_plan(plan, expected_limit(plan))
+    return lines(memory, plan) if memory is not None else []
 
 
 def explain(plan: Plan) -> str:
@@ -210,8 +197,7 @@ def around(plan: Plan) -> tuple[list[str], list[str]]:
     for i, phase in enumerate(plan.phases):
         before += phase_line(plan, phase, i == 0)
     after = ["", *file_lines(plan)]
-    if memory := memory_line(plan):
-        after.append(memory)
+    after += memory_lines(plan)
     after += missing_lines(plan)
     after += [f"warning: {warning}" for warning in plan.warnings]
     return [*before, ""], after
@@ -249,6 +235,7 @@ def cells(row: PlannedStep) -> tuple[str, ...]:
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
+    memory = memory_plan(plan, expected_limit(plan))
     return {
         "schedule": plan.schedule.to_dict(),
         "family": plan.family.name,
@@ -290,6 +277,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for key, variant in plan.variants.items()
         },
         "resident_bytes": plan.resident_bytes,
+        "memory": as_data(memory, plan) if memory is not None else None,
         "missing": [
             {"name": m.name, "where": m.where, "looked": [str(p) for p in m.looked]}
             for m in plan.missing

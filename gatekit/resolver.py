@@ -16,6 +16,7 @@ from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
 from gatekit.filefields import place_files, without_files
 from gatekit.identity import field_of
 from gatekit.lookup import Finder, MissingFile, finder, missing_error
+from gatekit.memoryplan import check_memory
 from gatekit.path import as_path
 from gatekit.plan import Plan, PlannedPhase
 from gatekit.registry import registry
@@ -58,7 +59,9 @@ def resolve(
             value=schedule,
             remedy="give what gatekit.load_schedule returns",
         )
-    return _Resolver(schedule, models_dir, device).plan(require_files)
+    plan = _Resolver(schedule, models_dir, device).plan(require_files)
+    check_memory(plan)
+    return plan
 
 
 @dataclass

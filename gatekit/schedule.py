@@ -174,9 +174,15 @@ class Video(Model):
 
 
 class Memory(Model):
-    """What may be used; default: what is free."""
+    """What may be used; default: what is free.
+
+    Attributes:
+        vram: Bytes of the run's device, activations included.
+        ram: Bytes of the host's memory through which weights go, beside the mapped files.
+    """
 
     vram: Size | None = None
+    ram: Size | None = None
 
 
 class PhaseEntry(Model):

@@ -8,7 +8,7 @@ it, ``unload`` gives all of its memory back. A variant can be loaded again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,8 @@ from gatekit.params import AdjustParams, VariantParams
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gatekit.chunks import ChunkPool
+    from gatekit.placement import Footprint, Placement
     from gatekit.stepcache import Body
 
 
@@ -165,6 +167,50 @@ class ModelVariant(ABC):
     @abstractmethod
     def load(self, device: str, compute: str) -> None:
         """Bring the weights to ``device``; idempotent for the same arguments."""
+
+    def footprint(self, compute: str, latent: tuple[int, int, int, int]) -> Footprint | None:
+        """What the weights take when loaded, block by block; None for a model that is one piece.
+
+        Asked at plan time, from the header. A variant that tells can be streamed: it implements
+        ``prepare``, ``place`` and ``settle`` too.
+
+        Args:
+            compute: What the arithmetic runs in.
+            latent: ``(C, T, H, W)`` of what it will run on.
+        """
+        return None
+
+    def prepare(
+        self,
+        device: str,
+        compute: str,
+        placement: Placement,
+        pool: ChunkPool,
+        ahead: Sequence[int] | None,
+    ) -> None:
+        """Begin to bring weights in while another model computes; ``place`` or ``unload`` follows.
+
+        Returns soon; what it begins goes on in the background.
+
+        Args:
+            device: Where to.
+            compute: What the arithmetic will run in.
+            placement: What will be resident and what streamed.
+            pool: Host memory to read through.
+            ahead: Blocks that may be on the device already; None: nothing may.
+        """
+        return
+
+    def place(self, device: str, compute: str, placement: Placement, pool: ChunkPool) -> None:
+        """Be ready to predict, with the weights placed so; ``loaded`` tells so afterwards.
+
+        What is still on its way arrives while the first blocks compute.
+        """
+        self.load(device, compute)
+
+    def settle(self) -> None:
+        """A run is over: stop what goes on in the background. What needs it is unloaded."""
+        return
 
     @abstractmethod
     def unload(self) -> None:

@@ -15,20 +15,14 @@ import gatekit
 
 ROOT = Path(gatekit.__file__).parent
 FLOORS = {
-    0: ("errors", "params", "suggest", "cache", "countdown"),
-    1: ("linear", "path", "multistep", "sigmas", "deviates", "brownian", "noise"),
+    0: ("errors", "sizetext", "params", "suggest", "cache", "countdown"),
+    1: (
+        *("placement", "filebytes", "chunks", "carrier", "linear", "path", "multistep", "sigmas"),
+        *("deviates", "brownian", "noise"),
+    ),
     2: (
-        "state",
-        "execution",
-        "variant",
-        "family",
-        "guidance",
-        "sampler",
-        "phase",
-        "history",
-        "metric",
-        "stepcache",
-        "guided",
+        *("state", "execution", "variant", "family", "guidance", "sampler", "phase", "history"),
+        *("metric", "stepcache", "guided"),
     ),
     3: (
         "schedule",
@@ -44,7 +38,7 @@ FLOORS = {
     4: (
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
         *("explain", "identity", "measures", "executions"),
-        *("device", "schema", "filefields"),
+        *("device", "schema", "filefields", "capacity", "memoryplan"),
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),

@@ -116,7 +116,8 @@ def parts_of(path: Path) -> list[Path]:
 
 def describe(facts: VariantFacts) -> list[str]:
     """Facts as lines."""
-    from gatekit.explain import columns, size
+    from gatekit.explain import columns
+    from gatekit.sizetext import size
 
     lines = [
         f"storage: {facts.storage}, {facts.bits_per_weight:.2f} bits a weight",

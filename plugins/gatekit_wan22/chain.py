@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import Block, Body
 
+from .procession import called
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ def _chain_class() -> type[nn.Module]:
 
         def __init__(self, blocks: Any, body: Body) -> None:
             super().__init__()
-            self.held = (tuple(blocks), body)  # in a tuple, so that they are no children of it
+            self.held = (called(blocks), body)  # in a tuple, so that they are no children of it
 
         def forward(self, hidden: Tensor, *given: Any, **named: Any) -> Tensor:
             blocks, body = self.held

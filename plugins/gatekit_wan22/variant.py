@@ -12,7 +12,6 @@ from gatekit import (
     Body,
     Execution,
     InputError,
-    ModelVariant,
     VariantFacts,
     VariantParams,
     WeightsError,
@@ -26,6 +25,7 @@ from .header import Header, TensorInfo, read_header
 from .lora.host import NAMED, VariantLoras, named_otherwise, strengths
 from .lora.params import WanAdjust, with_strengths
 from .model_input import check_first_frame, check_text, times, with_image
+from .placing import Placing
 from .precision import COMPUTE_TYPES, check_compute
 from .sizes import (
     TransformerSizes,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _TITLES = ("general.name", "general.basename", "general.finetune", "modelspec.title")
 
 
-class WanVariant(ModelVariant):
+class WanVariant(Placing):
     """A Wan transformer in one file, or in several that are one model.
 
     Class attributes:
@@ -237,11 +237,15 @@ class WanVariant(ModelVariant):
         )
         self._loaded = (device, compute)
         try:
-            self._attach(device, compute)
-            self.configure(self._execution)
+            self.ready(device, compute)
         except BaseException:
             self.unload()
             raise
+
+    def ready(self, device: str, compute: str) -> None:
+        """Finish a model that is built: LoRAs, attention backend, compilation."""
+        self._attach(device, compute)
+        self.configure(self._execution)
 
     def _attach(self, device: str, compute: str) -> None:
         """Put the LoRAs on the model that was loaded."""
@@ -260,19 +264,22 @@ class WanVariant(ModelVariant):
             device,
         )
         fixed = len({strengths(p.loras) for p in self.phases if isinstance(p, WanVariantParams)})
-        self._attached = self._loras.attach(target, self.sizes, self.params.lora_mode, fixed < 2)
+        mode = "side" if self.streamed else self.params.lora_mode  # what is streamed stays as it is
+        self._attached = self._loras.attach(target, self.sizes, mode, fixed < 2)
         self._attached.set(strengths(self._uses))
 
     def unload(self) -> None:
         """Drop the model and give its memory back."""
-        if self._loaded is None:
+        placed_on = self.drop_placed()
+        if self._loaded is None and placed_on is None:
             return
         from .compiling import use_compiled
         from .memory import give_back
         from .scratch import release
 
-        device = self._loaded[0]
-        use_compiled(self._model, False)
+        device = self._loaded[0] if self._loaded is not None else placed_on or "cpu"
+        if self._model is not None:
+            use_compiled(self._model, False)
         self._model = self._loaded = self._attached = None
         release()
         give_back(device)
