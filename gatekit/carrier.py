@@ -166,7 +166,9 @@ class Carrier:
     def _failure(self) -> BaseException:
         error = self._error
         if error is None:
-            return GatekitError("weights were wanted after their model was unloaded")
+            return GatekitError(
+                "weights were wanted after their model was unloaded", remedy="load it again"
+            )
         if isinstance(error, GatekitError | MemoryError) or "OutOfMemory" in type(error).__name__:
             return error
         failure = GatekitError(
