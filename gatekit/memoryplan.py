@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +122,13 @@ def _clamped(demand: Demand, limit: int | None) -> Demand:
 
 
 def _apart(plan: Plan, found: Iterable[Placement]) -> tuple[Placement, ...]:
-    """The placements; one variant in two precisions is never there twice."""
-    given = list(found)
-    for i, (phase, after) in enumerate(zip(plan.phases, plan.phases[1:], strict=False)):
-        if phase.variant == after.variant and given[i].ahead is not None:
+    """The placements, without what is not brought in ahead.
+
+    One variant in two precisions is never there twice; on a CPU the page cache is ahead enough.
+    """
+    given, on_cpu = list(found), kind_of(plan.device) == "cpu"
+    for i, (phase, after) in enumerate(pairwise(plan.phases)):
+        if (on_cpu or phase.variant == after.variant) and given[i].ahead is not None:
             given[i] = replace(given[i], ahead=None, beside=0)
     return tuple(given)
 
@@ -172,11 +176,15 @@ def lines(memory: MemoryPlan, plan: Plan) -> list[str]:
     names = {f"{p.variant} {p.compute}": p.variant for p in plan.phases}
     if (part := parts.get("text_encoder")) is not None:
         first = names[memory.phases[0].key]
-        found.append(
-            f"  encode: text encoder {size(part[1])} on {part[0]}, freed; {first} is read meanwhile"
-        )
+        begun = f"; {first} is read meanwhile" if _reads(memory.phases[0], plan) else ""
+        found.append(f"  encode: text encoder {size(part[1])} on {part[0]}, freed{begun}")
+    following = {p.key: p for p in memory.phases}
     for phase, there in zip(plan.phases, memory.phases, strict=True):
-        found.append(f"  {phase.name}: {_about(there, phase.variant)}{_meanwhile(there, names)}")
+        said = [_about(there, phase.variant), *(f"{names[key]} stays" for key in there.keeps)]
+        if there.next is not None and _reads(following[there.next], plan):
+            ahead = f", {size(there.beside)} of it to the device" if there.ahead is not None else ""
+            said.append(f"{names[there.next]} is read meanwhile{ahead}")
+        found.append(f"  {phase.name}: " + "; ".join(said))
     if memory.short:
         found.append(f"warning: that is {size(memory.short)} less than the least that would do")
     if (part := parts.get("vae")) is not None:
@@ -196,14 +204,9 @@ def _about(there: Placement, variant: str) -> str:
     )
 
 
-def _meanwhile(there: Placement, names: Mapping[str, str]) -> str:
-    said = [f"{names[key]} stays" for key in there.keeps]
-    if there.next is not None:
-        begun = f"{names[there.next]} is read meanwhile"
-        if there.ahead is not None:
-            begun += f", {size(there.beside)} of it to the device"
-        said.append(begun)
-    return "; " + "; ".join(said) if said else ""
+def _reads(there: Placement, plan: Plan) -> bool:
+    """Whether a model is read in the background, not mapped or loaded as one piece."""
+    return bool(there.streamed) or (bool(there.footprint.blocks) and kind_of(plan.device) != "cpu")
 
 
 def as_data(memory: MemoryPlan, plan: Plan) -> dict[str, Any]:

@@ -26,11 +26,16 @@ def free_bytes(device: str) -> int:
 
 
 def give_back(device: str) -> None:
-    """Return freed memory to the system: torch's cache, and the C heap on Linux."""
+    """Find what is free and return it to the system: torch's cache, and the C heap on Linux."""
     gc.collect()
+    give_back_cached(device)
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back_cached(device: str) -> None:
+    """Return what torch keeps of memory that is free, without a search for more."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
-        ctypes.CDLL(None).malloc_trim(0)

@@ -66,6 +66,7 @@ class PlacedModel:
         self._slots: list[Tensor] = []
         self._free: dict[int, Any] = {}  # slot -> event after which it may be written
         self._staging: Tensor | None = None
+        self._scales: dict[str, Tensor | None] = {}
         streamed = placement.streamed
         self._slot = {block: n % placement.slots for n, block in enumerate(streamed)}
         self._waits: dict[int, Load] = {}  # resident blocks that have not been waited for
@@ -144,7 +145,7 @@ class PlacedModel:
 
         assert self._fixed is not None
         stored = memory[part.offset : part.offset + part.nbytes]
-        scale = self.mapped.scale(part.info, self.device)
+        scale = self._scale(part)
         bias = self._fixed[part.name.removesuffix("weight") + "bias"]
         owner, leaf = _place_of(self.model, part, ".weight")
         kind, dtype = part.info.type, _dtype(part.dtype)
@@ -165,9 +166,15 @@ class PlacedModel:
         assert self._staging is not None
         raw = piece.into = self._staging[: part.info.nbytes]
         out = memory[part.offset : part.offset + part.nbytes].view(_dtype(part.dtype))
-        scale = self.mapped.scale(part.info, self.device)
+        scale = self._scale(part)
         kind, dtype = part.info.type, _dtype(part.dtype)
         piece.then = lambda: dequantise(raw, kind, dtype, scale, out=out)
+
+    def _scale(self, part: Part) -> Tensor | None:
+        """What a part's weights are multiplied by, read once."""
+        if part.name not in self._scales:
+            self._scales[part.name] = self.mapped.scale(part.info, self.device)
+        return self._scales[part.name]
 
     def _empty(self, count: int) -> Tensor:
         import torch
@@ -266,6 +273,8 @@ class PlacedModel:
         self._slots.clear()
         self._held.clear()
         self._shared.clear()
+        if self.model is not None:  # it refers to itself there: it is to go without a search for it
+            self.model.condition_embedder.__dict__.pop("forward", None)
         self._fixed = self._staging = self.model = None
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .sizes import TransformerSizes
     from .variant_params import WanVariantParams
 
-SPARE = 4  # chunks of host memory that reading ahead leaves to the model that computes
+SPARE = 4  # chunks of host memory that a model which computes leaves to the next
 
 
 class Placing(ModelVariant):
@@ -103,6 +103,7 @@ class Placing(ModelVariant):
         if self._placed is None:
             self._begin(device, compute, placement, pool, ())
         assert self._placed is not None
+        self._placed.carrier.most = max(1, pool.most - SPARE)
         self._placed.admit(None)
         self._model, self._loaded = self._placed.model, (device, compute)
         try:
@@ -143,7 +144,7 @@ class Placing(ModelVariant):
         from .placed import PlacedModel
 
         mapped, units = MappedFile(self.header()), self._units(compute)
-        carrier = Carrier(device, pool, max(1, pool.most - SPARE))
+        carrier = Carrier(device, pool, max(1, pool.most // 2))
         try:
             self._placed = PlacedModel(mapped, units, self.sizes, device, placement, carrier, ahead)
         except BaseException:

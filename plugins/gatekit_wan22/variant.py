@@ -274,7 +274,7 @@ class WanVariant(Placing):
         if self._loaded is None and placed_on is None:
             return
         from .compiling import use_compiled
-        from .memory import give_back
+        from .memory import give_back, give_back_cached
         from .scratch import release
 
         device = self._loaded[0] if self._loaded is not None else placed_on or "cpu"
@@ -282,7 +282,8 @@ class WanVariant(Placing):
             use_compiled(self._model, False)
         self._model = self._loaded = self._attached = None
         release()
-        give_back(device)
+        # A search for garbage takes longer than a switch may.
+        (give_back if placed_on is None else give_back_cached)(device)
 
     def through(self, x: Tensor, sigma: float, conditioning: WanConditioning, body: Body) -> Tensor:
         """``velocity`` with the transformer's blocks run by ``body``."""

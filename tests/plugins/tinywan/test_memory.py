@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gatekit
-from gatekit import GatekitError, Inputs, ScheduleError
+from gatekit import GatekitError, Inputs, ScheduleError, memoryplan
 from gatekit_wan22 import GGUFVariant, WanVariant
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +80,26 @@ def test_limited_runs_have_the_same_bits(free, more, placements, threads):
     found = made(planned(f"memory.vram={int(limit)}B", "memory.ram=4MiB"))
     assert all(p.need + p.beside <= limit for p in placements)
     assert torch.equal(found.latent, free)
+
+
+@pytest.mark.parametrize("limit", [24, 40, 64])
+def test_as_on_a_gpu_what_comes_next_is_brought_in_ahead(
+    free, limit, placements, monkeypatch, threads
+):
+    """Everything through carriers, resident models too; on a CPU otherwise a map serves them."""
+    ahead, prepare = [], WanVariant.prepare
+
+    def watched(self, device, compute, placement, pool, blocks):
+        ahead.append(blocks)
+        return prepare(self, device, compute, placement, pool, blocks)
+
+    monkeypatch.setattr(memoryplan, "kind_of", lambda device: "cuda")
+    monkeypatch.setattr(WanVariant, "_whole", lambda *_: False)
+    monkeypatch.setattr(WanVariant, "prepare", watched)
+    found = made(planned(f"memory.vram={limit}MiB", "memory.ram=8MiB"))
+    assert torch.equal(found.latent, free)
+    assert len(placements) == 3 and ahead[0] is None and any(ahead[1:])
+    assert any(p.streamed for p in placements) == (limit < 40)
 
 
 def test_too_little_host_memory_is_told():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -235,6 +236,23 @@ def test_tensors_that_two_models_share_are_held_once(deep, inputs, tools, tmp_pa
     gc.collect()
     assert torch.equal(predict(second, inputs), expected)
     second.unload()
+
+
+def test_a_model_goes_without_a_search_for_garbage(files, inputs, tools):
+    """That search takes longer than a switch may."""
+    variant = tools.open_file(files["fp16"])
+    variant.place("cpu", "bf16", ways_of(variant, "bf16")[1], pool())
+    predict(variant, inputs)
+    fixed = variant.module.get_parameter("condition_embedder.time_proj.weight")
+    gone = [weakref.ref(each) for each in (variant.module, fixed, variant._placed)]
+    del fixed
+    gc.collect()
+    gc.disable()
+    try:
+        variant.unload()
+        assert [ref() for ref in gone] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_file_cut_short_meanwhile_is_one_clear_error(deep, inputs, tools, tmp_path, threads):

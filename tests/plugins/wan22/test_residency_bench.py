@@ -1,0 +1,23 @@
+"""The benchmark of residency runs through, rehearsed on a CPU."""
+
+import json
+import sys
+
+import residency
+
+from gatekit_wan22 import SafetensorsVariant, placed
+
+
+def test_every_part_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(placed, "find", placed.find)  # the benchmark replaces both
+    monkeypatch.setattr(SafetensorsVariant, "_whole", SafetensorsVariant._whole)
+    out = tmp_path / "found.json"
+    given = ["residency", "--tiny", "--folder", str(tmp_path), "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", given)
+    residency.main()
+    found = json.loads(out.read_text())
+    parts = [part for part in found.values() if isinstance(part, dict)]
+    assert len(parts) == 8 and not any("error" in part for part in parts)
+    assert found["streamed in 10 GiB"]["streamed blocks"] > 2
+    assert found["switch"]["there before"] > 0
+    assert list(tmp_path.iterdir()) == [out]
