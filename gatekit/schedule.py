@@ -185,6 +185,13 @@ class Memory(Model):
     ram: Size | None = None
 
 
+def as_compile(value: Any) -> Any:
+    """``auto``, true, or false."""
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError("compile is auto, true or false")
+
+
 class PhaseEntry(Model):
     """One entry of ``phases``."""
 
@@ -199,7 +206,7 @@ class PhaseEntry(Model):
     history: Annotated[Use, default_use("auto")] = Use(use="auto")
     compute: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     attention: str = Field(default="auto", min_length=1)
-    compile: Literal["auto"] | bool = "auto"
+    compile: Annotated[Literal["auto"] | bool, BeforeValidator(as_compile)] = "auto"
     steps: int | None = Field(default=None, ge=1, le=10_000)
     share: float | None = Field(default=None, gt=0, le=1000)
     sigmas: Annotated[Use | None, BeforeValidator(spelled_out)] = None

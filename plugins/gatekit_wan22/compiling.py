@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +26,7 @@ SIZE = 40 * 5120  # layers x width that SAVED is of
 WORTH = 20.0  # seconds a compilation may take; see docs/performance.md
 LIMIT = 64  # graphs of one block that torch keeps
 BACKEND: Any = "inductor"
+CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def saved_seconds(passes: int, tokens: int, layers: int, dim: int) -> float:
@@ -91,9 +93,20 @@ def keep_on_disk() -> None:
 
     Torch keys it by the code, the shapes, the device and its own version.
     """
-    folder = cache_folder()
-    if folder is not None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+    folder, given = cache_folder(), os.environ.get(CACHE_DIR)
+    # torch writes its own default there as soon as it looks for the folder.
+    if folder is not None and given in (None, torch_default()):
+        os.environ[CACHE_DIR] = str(folder / "compiled")
+
+
+def torch_default() -> str:
+    """The temporary folder in which torch keeps compiled code where nobody names one."""
+    runtime = "torch._inductor.runtime"
+    try:
+        where: Any = import_module(f"{runtime}.cache_dir_utils")
+    except ImportError:  # torch 2.5
+        where = import_module(f"{runtime}.runtime_utils")
+    return str(where.default_cache_dir())
 
 
 def use_compiled(model: Any, on: bool) -> None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 LARGEST = 448.0  # of e4m3
 TINY = 1e-12  # a scale of a row of zeros
 CAPABILITY = (8, 9)  # Ada, Hopper and later multiply fp8
-TORCH_SINCE = (2, 5)
+TORCH_SINCE = {8: (2, 7), 9: (2, 5)}  # by major capability: when torch got a scale a row there
+LATER = (2, 9)
+SLICE = 1024  # rows of a weight that are quantised at once
 STEP = 16  # what both sides of a matrix are multiples of
 REMEDY = "use compute: bf16"
 
@@ -45,7 +47,7 @@ def check_fp8(
         raise ScheduleError(
             f"compute fp8 needs an NVIDIA GPU, and this run is on {device}",
             value="fp8",
-            remedy=REMEDY if device != "cpu" else "use compute: fp32 or bf16",
+            remedy=f"{REMEDY if device != 'cpu' else 'use compute: fp32 or bf16'}, or such a GPU",
         )
     if capability is not None and capability < CAPABILITY:
         need, have = (f"{c[0]}.{c[1]}" for c in (CAPABILITY, capability))
@@ -54,8 +56,13 @@ def check_fp8(
             value="fp8",
             remedy=REMEDY,
         )
-    if torch_version() < TORCH_SINCE:
-        raise ScheduleError("compute fp8 needs torch 2.5", value="fp8", remedy="update torch")
+    since = TORCH_SINCE[9] if capability is None else TORCH_SINCE.get(capability[0], LATER)
+    if torch_version() < since:
+        raise ScheduleError(
+            f"compute fp8 needs torch {since[0]}.{since[1]} here",
+            value="fp8",
+            remedy="update torch",
+        )
     for name, shape in shapes:
         if any(side % STEP for side in shape):
             raise ScheduleError(
@@ -83,11 +90,11 @@ def quantised(w: Tensor) -> tuple[Tensor, Tensor]:
     """Rows in e4m3, and float32 scales ``[rows, 1]``: w = scale * q, nearly."""
     import torch
 
-    largest = w.abs().amax(dim=-1, keepdim=True).float()
+    # Two reductions and no copy: x of a long video is most of a GiB.
+    largest = torch.maximum(w.amax(-1, keepdim=True), -w.amin(-1, keepdim=True)).float()
     scale = largest.clamp(min=TINY) / LARGEST
-    # Rounding can carry a quotient above the largest number, which e4m3 has no infinity for.
-    q = (w.float() / scale).clamp(-LARGEST, LARGEST)
-    return q.to(torch.float8_e4m3fn), scale
+    # In float32. Rounding can carry a quotient above the largest number, and e4m3 has no infinity.
+    return (w / scale).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
 
 
 def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Tensor, Tensor]:
@@ -99,7 +106,9 @@ def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Te
         scale = mapped.scale(info, device)
         ones = torch.ones(info.shape[0], 1, device=device)
         return q, ones if scale is None else ones * scale.view(-1, 1)
-    return quantised(mapped.read(info, torch.float32, device))
+    rows = mapped.read(info, torch.float32, device).split(SLICE)
+    parts = [quantised(part) for part in rows]
+    return torch.cat([q for q, _ in parts]), torch.cat([scale for _, scale in parts])
 
 
 @cache

@@ -42,6 +42,23 @@ def test_a_family_without_a_choice_refuses_one(project):
         assert plan.phases[1].execution == Execution()
 
 
+@pytest.mark.parametrize("value", ["maybe", "1", "yes", "[]"])
+def test_compile_is_one_of_three(project, value):
+    with pytest.raises(ScheduleError, match=r"phases\[1\]\.compile: .*auto, true or false"):
+        planned(project, f"phases.low.compile={value}")
+
+
+def test_the_keys_are_in_the_schema():
+    import jsonschema
+
+    from gatekit.schema import json_schema
+
+    schema = json_schema()["else"]["properties"]["phases"]["anyOf"][0]["items"]["properties"]
+    jsonschema.validate("cudnn", schema["attention"])
+    for value, good in (("auto", True), (False, True), ("maybe", False)):
+        assert jsonschema.Draft202012Validator(schema["compile"]).is_valid(value) is good
+
+
 def test_the_family_is_asked_with_the_passes_of_each_phase(project, chooser):
     plan = planned(project, "phases.low.attention=rough", "phases.low.compile=true")
     high, low = chooser[-1]

@@ -135,6 +135,39 @@ def test_a_file_in_fp8_is_multiplied_as_it_is(wan, tools, tmp_path, anywhere):
     assert torch.equal(scaled.scale, torch.full((1, 512), 0.25))
 
 
+def test_a_lora_is_computed_beside(wan, inputs, tools, tmp_path, anywhere):
+    from safetensors.torch import save_file
+
+    lora = {
+        f"diffusion_model.blocks.0.ffn.0.lora_{part}.weight": 0.2 * normal(*shape, seed=len(part))
+        for part, shape in (("down", (4, 256)), ("up", (512, 4)))
+    }
+    save_file(lora, tmp_path / "lora.safetensors")
+    use, found = {"file": tmp_path / "lora.safetensors", "strength": 0.7}, {}
+    for compute in ("fp32", "fp8"):
+        for loras in ((), (use,)):
+            variant = tools.open_file(wan.path, loras=loras)
+            variant.load("cpu", compute)
+            with torch.no_grad():
+                found[compute, len(loras)] = variant.velocity(
+                    inputs.x, inputs.sigma, WanConditioning(text=inputs.text)
+                )
+    assert relative(found["fp32", 1], found["fp32", 0]) > 0.1
+    assert relative(found["fp8", 1], found["fp32", 1]) < 0.06
+
+
+def test_large_weights_are_quantised_in_slices(monkeypatch, wan, tools):
+    from gatekit_wan22 import fp8
+    from gatekit_wan22.mapped import MappedFile
+
+    variant = tools.open_file(wan.path)
+    mapped, info = MappedFile(variant.header()), variant.tensors()["blocks.0.ffn.0.weight"]
+    whole = fp8.stored_in_fp8(mapped, info, "cpu")
+    monkeypatch.setattr(fp8, "SLICE", 100)
+    for a, b in zip(fp8.stored_in_fp8(mapped, info, "cpu"), whole, strict=True):
+        assert torch.equal(a.float(), b.float())
+
+
 def test_memory_expected(wan, tools):
     facts = tools.open_file(wan.path).facts()
     matrices = sum(t.numel() for n, t in wan.state.items() if tools.is_matrix(n))
@@ -159,11 +192,19 @@ def test_refused_where_there_is_none(device, capability, message):
         check_fp8(device, capability)
 
 
-def test_odd_shapes_and_old_torch_are_refused(monkeypatch):
+def test_odd_shapes_are_refused():
     check_fp8("cuda", (9, 0), [("a", (32, 16))])
     check_fp8("cuda", None)
     with pytest.raises(ScheduleError, match=r"multiples of 16; blocks\.0\.ffn.* is 100 x 256"):
         check_fp8("cuda", (8, 9), [("blocks.0.ffn.0.weight", (100, 256))])
-    monkeypatch.setattr("gatekit_wan22.fp8.torch_version", lambda: (2, 4))
-    with pytest.raises(ScheduleError, match=r"torch 2\.5"):
-        check_fp8("cuda", (9, 0))
+
+
+@pytest.mark.parametrize(
+    ("capability", "needed"), [((9, 0), 5), (None, 5), ((8, 9), 7), ((10, 0), 9), ((12, 0), 9)]
+)
+def test_a_scale_a_row_came_to_each_gpu_in_its_own_torch(monkeypatch, capability, needed):
+    monkeypatch.setattr("gatekit_wan22.fp8.torch_version", lambda: (2, needed, 0))
+    check_fp8("cuda", capability)
+    monkeypatch.setattr("gatekit_wan22.fp8.torch_version", lambda: (2, needed - 1, 1))
+    with pytest.raises(ScheduleError, match=rf"needs torch 2\.{needed} here.*update torch"):
+        check_fp8("cuda", capability)
