@@ -1,6 +1,7 @@
 # The public names, in the order of the floors. Plugins import from here and nothing deeper.
 from .cache import cache_folder
-from .carrier import Carrier, Load, Piece
+from .cargo import Load, Piece
+from .carrier import Carrier
 from .chunks import ChunkPool
 from .cli.options import DeviceOption, JsonOption, ModelsDirOption, SetOption
 from .countdown import Countdown, duration

@@ -12,76 +12,21 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from gatekit.cargo import Cargo, Load, Piece, cargos
 from gatekit.errors import GatekitError
 from gatekit.filebytes import Files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from gatekit.chunks import Chunk, ChunkPool
 
 READERS = max(1, min(6, (os.cpu_count() or 1) // 2))
-_ALIGNED = 256
 _WINDOW = 8 << 20
-
-
-@dataclass(eq=False)
-class Piece:
-    """Bytes of a file, and where they go.
-
-    Attributes:
-        path: The file.
-        offset: First byte.
-        count: How many.
-        into: Contiguous uint8 tensor of ``count`` on the device; may be given later, before the
-            load is opened.
-        then: Called when they are there, on the stream that copied them: to decode them.
-    """
-
-    path: Path
-    offset: int
-    count: int
-    into: Tensor | None = None
-    then: Callable[[], object] | None = None
-
-
-@dataclass(eq=False)
-class Load:
-    """Pieces that arrive together.
-
-    Attributes:
-        pieces: What to bring.
-        open: Whether the memory they go to may be written.
-        after: CUDA event to wait for before that, or None.
-        arrived: Whether the copies are under way, or done.
-        event: CUDA event of their end, once they arrived; None on a CPU.
-        dropped: Whether nobody waits for it any longer.
-    """
-
-    pieces: Sequence[Piece]
-    open: bool = True
-    after: Any = None
-    arrived: bool = False
-    event: Any = None
-    dropped: bool = False
-
-
-@dataclass
-class _Cargo:
-    """What one chunk carries: (piece, first byte in it, bytes, place in the chunk)."""
-
-    load: Load
-    parts: list[tuple[Piece, int, int, int]] = field(default_factory=list[Any])
-    last: bool = False
-    chunk: Chunk | None = None
-    read: Future[None] | None = None
 
 
 class Carrier:
@@ -99,8 +44,8 @@ class Carrier:
         self.read_bytes = 0
         self._cuda = device.partition(":")[0] == "cuda"
         self._changed = threading.Condition()
-        self._waiting: deque[_Cargo] = deque()  # not read yet
-        self._filled: deque[_Cargo] = deque()  # being read, or read
+        self._waiting: deque[Cargo] = deque()  # not read yet
+        self._filled: deque[Cargo] = deque()  # being read, or read
         self._closed = False
         self._error: BaseException | None = None
         self._files = Files()
@@ -117,7 +62,7 @@ class Carrier:
         """Bring these after all that was sent before; not to be copied yet unless ``open``."""
         load = Load(tuple(pieces), open, after)
         with self._changed:
-            self._waiting.extend(self._cargos(load))
+            self._waiting.extend(cargos(load, self.pool.size))
             self._changed.notify_all()
         return load
 
@@ -190,21 +135,6 @@ class Carrier:
             self._stream.synchronize()
         self._files.close()
 
-    def _cargos(self, load: Load) -> Iterator[_Cargo]:
-        """A load in chunks: small pieces together, large ones in parts."""
-        cargo, at = _Cargo(load), 0
-        for piece in load.pieces:
-            start, total = 0, piece.count
-            while start < total:
-                if at >= self.pool.size:
-                    yield cargo
-                    cargo, at = _Cargo(load), 0
-                count = min(total - start, self.pool.size - at)
-                cargo.parts.append((piece, start, count, at))
-                start, at = start + count, -(-(at + count) // _ALIGNED) * _ALIGNED
-        cargo.last = True
-        yield cargo
-
     def _run(self) -> None:
         try:
             while self._turn():
@@ -266,13 +196,13 @@ class Carrier:
             started = True
         return started
 
-    def _read(self, cargo: _Cargo, chunk: Chunk) -> None:
+    def _read(self, cargo: Cargo, chunk: Chunk) -> None:
         memory = memoryview(chunk.memory.numpy())
         for piece, start, count, at in cargo.parts:
             self._files.read(piece.path, piece.offset + start, memory[at : at + count])
             self.read_bytes += count
 
-    def _copy(self, cargo: _Cargo, chunk: Chunk) -> None:
+    def _copy(self, cargo: Cargo, chunk: Chunk) -> None:
         """Copy a chunk to the device, and decode what is complete with it."""
         if not self._cuda:
             self._copy_parts(cargo, chunk)
@@ -290,16 +220,15 @@ class Carrier:
         chunk.copied = event
         self._end(cargo, event)
 
-    @staticmethod
-    def _copy_parts(cargo: _Cargo, chunk: Chunk) -> None:
+    def _copy_parts(self, cargo: Cargo, chunk: Chunk) -> None:
         for piece, start, count, at in cargo.parts:
             source = chunk.memory[at : at + count]
             assert piece.into is not None
-            piece.into[start : start + count].copy_(source, non_blocking=True)
+            piece.into[start : start + count].copy_(source, non_blocking=self._cuda)
             if piece.then is not None and start + count == piece.count:
                 piece.then()
 
-    def _end(self, cargo: _Cargo, event: Any) -> None:
+    def _end(self, cargo: Cargo, event: Any) -> None:
         if cargo.last:
             with self._changed:
                 cargo.load.event, cargo.load.arrived = event, True

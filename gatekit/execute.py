@@ -19,7 +19,7 @@ from gatekit.lookup import missing_error
 from gatekit.path import as_path
 from gatekit.provenance import peak_memory
 from gatekit.registry import registry
-from gatekit.residency import Residency
+from gatekit.residency import Residency, decoded
 from gatekit.result import Result
 from gatekit.runfolder import RunFolder, open_run_folder
 from gatekit.target import Target
@@ -185,7 +185,12 @@ class _Execution:
         failed = self._keep_latent(latent)
         video: Tensor | None = None
         if self.decode if self.out is None else self.out.kind != "latent":
-            video = self._timed("decoding", lambda: decode_latent(self.plan, latent))
+            video = self._timed(
+                "decoding",
+                lambda: decoded(
+                    self.warm.loaded, self.plan.device, lambda: decode_latent(self.plan, latent)
+                ),
+            )
         weights = hashes.result() if hashes is not None else None
         run_dir = self.folder.path if self.folder is not None else None
         result = Result(video, latent, trajectory, self.plan, self.inputs, run_dir, weights)

@@ -242,5 +242,24 @@ def attempt(call: Callable[[], object]) -> str | None:
 
 
 def out_of_memory(exc: BaseException) -> bool:
-    """Whether an exception says that memory ran out."""
-    return isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError"
+    """Whether an exception says that memory ran out, torch's or a library's."""
+    named = isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError"
+    return named or "STATUS_ALLOC_FAILED" in str(exc)
+
+
+def decoded(loaded: dict[ModelVariant, int], device: str, call: Callable[[], T]) -> T:
+    """What ``call`` makes of a latent; once more without any model, if memory runs out."""
+    found: list[T] = []
+    error = attempt(lambda: found.append(call()))
+    if error is not None and loaded:
+        log.warning("decoding ran out of memory on %s (%s); models leave for it", device, error)
+        for variant in loaded:
+            variant.unload()
+        loaded.clear()
+        error = attempt(lambda: found.append(call()))
+    if error is not None:
+        raise GatekitError(
+            f"decoding does not fit into the memory of {device} ({error}); the latent is kept",
+            remedy="set 'vae.tile' to fewer pixels, or decode elsewhere: --set vae.device=cpu",
+        )
+    return found[0]

@@ -17,7 +17,17 @@ ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: ("errors", "sizetext", "params", "suggest", "cache", "countdown"),
     1: (
-        *("placement", "filebytes", "chunks", "carrier", "linear", "path", "multistep", "sigmas"),
+        *(
+            "placement",
+            "filebytes",
+            "chunks",
+            "cargo",
+            "carrier",
+            "linear",
+            "path",
+            "multistep",
+            "sigmas",
+        ),
         *("deviates", "brownian", "noise"),
     ),
     2: (

@@ -67,7 +67,8 @@ class Placing(ModelVariant):
 
     def _whole(self, device: str, placement: Placement) -> bool:
         """Whether this is for ``load``."""
-        return not placement.streamed and (device.startswith("cpu") or bool(self._loras.uses))
+        on_gpu = device.startswith("cuda")
+        return not placement.streamed and (not on_gpu or bool(self._loras.uses))
 
     def prepare(
         self,

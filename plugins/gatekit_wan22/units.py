@@ -127,8 +127,8 @@ def footprint(
     """What a model takes, ``more`` bytes of LoRAs included."""
     _, frames, height, width = latent
     tokens = frames * (height // 2) * (width // 2)
-    working = activations(tokens, sizes) * BYTES[compute] // 2 + units.scratch + units.staging
-    return Footprint(units.fixed_bytes + more, units.block_bytes, working)
+    working = activations(tokens, sizes) * BYTES[compute] // 2 + units.scratch
+    return Footprint(units.fixed_bytes + units.staging + more, units.block_bytes, working)
 
 
 def activations(tokens: int, sizes: TransformerSizes) -> int:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekit.carrier import Carrier, Piece
+from gatekit.cargo import Piece
+from gatekit.carrier import Carrier
 from gatekit.chunks import LEAST, ChunkPool
 from gatekit.errors import GatekitError, WeightsError
 

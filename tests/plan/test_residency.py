@@ -10,7 +10,7 @@ import torch
 import gatekit
 import gatekit.device as device
 import gatekit.residency as residency
-from gatekit import InputError, Inputs, NoiseSource, hookimpl, load_schedule
+from gatekit import InputError, Inputs, NoiseSource, Warm, hookimpl, load_schedule
 from gatekit.registry import registry
 
 
@@ -79,3 +79,30 @@ def test_a_hidden_gpu_is_none(monkeypatch, visible, found):
     monkeypatch.setattr(device, "DRIVERS", ("/",))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device.default_device() == found
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_decoding_that_runs_out_of_memory(project, fake, monkeypatch, warm, tmp_path):
+    """With models still loaded, they leave for it; without, the latent is there all the same."""
+    decode, kept = fake.FakeFamily.decode, Warm() if warm else None
+
+    def short(self, latent, video, device):
+        if not warm or kept.loaded:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(self, latent, video, device)
+
+    expected = run(project)[1]
+    monkeypatch.setattr(fake.FakeFamily, "decode", short)
+    plan = gatekit.resolve(load_schedule(project / "fake.yaml", ["memory.vram=1GiB"]))
+    if warm:
+        found = gatekit.run(plan, Inputs(prompt="x", seed=4), warm=kept)
+        assert torch.equal(found.video, expected.video) and not kept.loaded
+        return
+    with pytest.raises(gatekit.GatekitError, match="decoding does not fit"):
+        gatekit.run(plan, Inputs(prompt="x", seed=4), run_dir=tmp_path / "run")
+    assert (tmp_path / "run" / "latent.safetensors").is_file()
+
+
+def test_libraries_that_run_out_of_memory_are_understood():
+    assert residency.out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
+    assert not residency.out_of_memory(RuntimeError("shapes differ"))

@@ -322,7 +322,7 @@ def test_the_footprint_of_a14b(tools):
     found = footprint(units, sizes, "bf16", (16, 21, 60, 104), 0)
     gib = 1 << 30
     assert len(found.blocks) == 40 and set(found.blocks) == {2 * 5120 * (8 * 5120 + 2 * 13824)}
-    assert 0.7 * gib < found.fixed < gib
+    assert 0.9 * gib < found.fixed < 1.2 * gib  # 0.3 of it to decode in
     assert 3.3 * gib < found.working < 5 * gib  # 3.3 is diffusers' peak without weights
     demand = Demand("low", found, 40)
     assert least([demand]) < 7 * gib
