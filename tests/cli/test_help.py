@@ -18,6 +18,7 @@ COMPUTED = {  # their default is known only as the command runs: the text tells 
     "commitment": ["--prompts", "--out", "--device"],
     "curvature": ["--device"],
     "fit": ["--device"],
+    "bench": ["--tokens", "--variants", "--part", "--files", "--device"],
     "step-cache": ["--threshold", "--device"],
 }
 

@@ -1,0 +1,149 @@
+"""``gatekit bench`` on a CPU with the small model: every part, and what a failing one leaves."""
+
+import json
+
+import pytest
+import torch
+
+from gatekit.cli import call
+from gatekit_bench import part_dequantise, part_gated
+from gatekit_bench.findings import Findings, LeftOut, Row
+
+SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
+SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
+PARTS = ["rates", "dequantise", "forward 64", "gated", "forward 16", "memory"]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    file = tmp_path_factory.mktemp("bench") / "bench.json"
+    assert call([*SMALL, "--seconds", "300", "--json", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+def rows(told, part):
+    (found,) = (p for p in told["parts"] if p["name"] == part)
+    return {row["what"]: row for row in found["rows"]}
+
+
+def test_every_part_is_done(told):
+    assert {p["name"]: (p["status"], p["why"]) for p in told["parts"]} == dict.fromkeys(
+        PARTS, ("done", "")
+    )
+
+
+def test_device_versions_and_sizes_are_named(told):
+    assert told["device"]
+    assert told["versions"]["torch"] == torch.__version__
+    assert told["layers measured"] == told["sizes"]["layers"] == 5
+
+
+def test_figures_are_beside_their_bound(told):
+    decoded = rows(told, "dequantise")["50 matrices of Q2_K to fp32"]
+    assert decoded["ratio"] == pytest.approx(decoded["value"] / decoded["bound"])
+    passes = rows(told, "forward 64")
+    assert all(row["bound"] > 0 for what, row in passes.items() if "eager" in what)
+
+
+def test_models_of_the_same_weights_agree_with_diffusers(told):
+    for part, tokens in (("forward 64", 64), ("forward 16", 16)):
+        found = rows(told, part)
+        for name in ("fp32", "Q2_K"):
+            row = found[f"{tokens} tokens, {name}, relative difference from diffusers fp32"]
+            assert 0 < row["value"] < 1e-4
+
+
+def test_the_gated_run_is_the_sum_of_its_passes(told):
+    (whole, ours) = rows(told, "gated").values()
+    passes = rows(told, "forward 64")
+    gate = part_gated.gate()
+    each = {n: passes[f"64 tokens, {n}, eager"]["value"] / 1e3 for n in ("Q2_K", "Q8_0", "fp32")}
+    total = gate.commit * each["Q2_K"] + gate.structure * each["Q8_0"] + gate.polish * each["fp32"]
+    assert ours["value"] == pytest.approx(total)
+    assert ours["ratio"] == pytest.approx(ours["value"] / whole["value"])
+    assert "sum of measured passes" in ours["note"]
+
+
+def test_the_gate_is_the_plans():
+    gate = part_gated.gate(steps=20)
+    assert gate.total == 40  # two passes of guidance a step
+    assert (gate.commit, gate.structure) == (8, 8)  # 1 to above 0.96, to above 0.9, at shift 5
+
+
+def test_a_part_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def broken(lab):
+        lab.findings.add(Row("half a figure", 1.0, "s"))
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(part_dequantise, "dequantise", broken)
+    file = tmp_path / "bench.json"
+    chosen = [arg for part in ("rates", "dequantise", "gated") for arg in ("--part", part)]
+    assert call([*SMALL, *chosen, "--json", str(file)]) == 1
+    found = {p["name"]: p for p in json.loads(file.read_text())["parts"]}
+    assert {name: part["status"] for name, part in found.items()} == {
+        "rates": "done",
+        "dequantise": "failed",
+        "gated": "left out",  # nothing it could add up was measured
+    }
+    assert found["dequantise"]["why"] == "RuntimeError: no kernel"
+    assert found["dequantise"]["rows"][0]["what"] == "half a figure"
+    assert "in broken" in "".join(found["dequantise"]["traceback"])
+    assert "parts that failed: dequantise" in capsys.readouterr().err
+
+
+def test_when_time_is_up_parts_are_left_out_and_named(capsys):
+    assert call([*SMALL, "--seconds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "memory\n  left out: memory needs about 1 s" in out
+
+
+def test_what_is_found_is_on_disk_after_each_part(tmp_path):
+    file = tmp_path / "bench.json"
+    findings = Findings({"device": "none"}, until=0.0, file=file, say=lambda _: None)
+    with findings.part("one"):
+        findings.add(Row("a", 1.0, "s"))
+    assert [p["status"] for p in json.loads(file.read_text())["parts"]] == ["done"]
+    with findings.part("two"):
+        raise LeftOut("no GPU")
+    with pytest.raises(KeyboardInterrupt), findings.part("three"):
+        raise KeyboardInterrupt
+    parts = json.loads(file.read_text())["parts"]
+    assert [p["status"] for p in parts] == ["done", "left out", "failed"]
+    assert findings.failed == ["three"]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        pytest.param(Row("a", 2.0, "ms"), "  a: 2 ms", id="alone"),
+        pytest.param(
+            Row("a", 2.0, "ms", 1.0, ratio=2.0, aim=1.3),
+            "  a: 2 ms, bound 1, 2.000 x the bound (aim 1.3: missed by 54%)",
+            id="bound and aim",
+        ),
+        pytest.param(
+            Row("a", 2.0, "s", over="b", ratio=0.5, aim=0.6, note="n"),
+            "  a: 2 s, 0.500 x b (aim 0.6: met) [n]",
+            id="over another",
+        ),
+    ],
+)
+def test_a_row_reads(row, text):
+    assert str(row) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--size", "a15b"], "unknown size", id="size"),
+        pytest.param(["--variants", "Q9_K"], "no such variant", id="variant"),
+        pytest.param(["--variants", "fp8"], "no GGUF type", id="fp8 alone"),
+        pytest.param(["--tokens", "521"], "no video has so many tokens", id="prime"),
+        pytest.param(["--files", "nowhere"], "no such folder", id="folder"),
+        pytest.param(["--json", "nowhere/x.json"], "nowhere", id="json"),
+        pytest.param(["--device", "cuda:9"], "cuda:9", id="device"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(options, message, capsys):
+    assert call(["bench", "--size", "tinywan", "--seconds", "1", *options]) == 2
+    assert message in capsys.readouterr().err
