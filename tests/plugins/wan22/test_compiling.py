@@ -151,6 +151,37 @@ def test_more_graphs_than_torch_keeps_by_itself(experts, inputs, tools, compiles
     assert len(compiles) == 10
 
 
+def test_streamed_weights_run_the_same_code(inputs, tools, compiles, tmp_path):
+    """Resident, then streamed from the disk a block at a time: nothing new is compiled."""
+    from gatekit.chunks import ChunkPool
+    from gatekit.placement import Demand, ways
+
+    state = tools.official(tools.random_wan(layers=6, dim=256, ffn=256))
+    blocks = lambda name, tensor: "Q2_K" if tools.is_matrix(name) else None  # noqa: E731
+    variant = tools.open_file(tools.write_gguf(tmp_path / "deep.gguf", state, blocks), keep="never")
+    variant.load("cpu", "bf16")
+    expected = predicted(variant, inputs, COMPILED)
+    variant.unload()
+    demand = Demand("it", variant.footprint("bf16", (16, 3, 4, 6)))
+    variant.place("cpu", "bf16", ways(demand)[-1], ChunkPool(1 << 17, pinned=False, size=4096))
+    assert variant.streamed
+    for _ in range(2):
+        assert torch.equal(predicted(variant, inputs, COMPILED), expected)
+    assert len(compiles) == 1
+    variant.unload()
+
+
+def test_being_told_again_changes_nothing(experts, tools):
+    variant = tools.open_file(experts[0].float)
+    variant.load("cpu", "fp32")
+    variant.configure(COMPILED)
+    first = variant.module.blocks[0].forward
+    variant.configure(COMPILED)
+    assert variant.module.blocks[0].forward is first
+    variant.configure(EAGER)
+    assert "forward" not in vars(variant.module.blocks[0])
+
+
 def test_compiled_blocks_are_let_go(experts, inputs, tools, compiles):
     import gc
     import weakref
