@@ -24,8 +24,8 @@ class WanVariantParams(VariantParams):
     )
     keep: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="hold quantised matrices decoded: auto does where they take a quarter of "
-        "free memory",
+        description="hold quantised matrices decoded: auto does on a CPU where they take a quarter "
+        "of free memory",
     )
     loras: tuple[LoraUse, ...] = Field((), description="LoRAs, all applied at once")
     lora_mode: Literal["auto", "merge", "side"] = Field(
