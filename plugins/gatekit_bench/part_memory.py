@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,26 +52,28 @@ class Watch:
 
 
 def write_both(lab: Lab) -> tuple[Path, Path]:
-    """The first expert as a GGUF, the second in bf16; random weights, written once."""
+    """The first expert as a GGUF, the second in bf16, with random weights.
+
+    Raises:
+        LeftOut: There is too little room, or the disk is too slow for the time that is left.
+    """
     first, second = lab.folder / "first.gguf", lab.folder / "second.safetensors"
-    if second.exists():
-        return first, second
     shapes = expected_shapes(lab.sizes)
-    need = 2 * sum(_count(shape) for shape in shapes.values()) * 1.6
-    free = shutil.disk_usage(lab.folder).free
+    last = 2 * sum(prod(shape) for shape in shapes.values())
+    need, free = 1.4 * last, shutil.disk_usage(lab.folder).free
     if free < need:
         raise LeftOut(
             f"{need / 1e9:.0f} GB are needed in {lab.folder} and {free / 1e9:.0f} are free; "
             "name another place with --files"
         )
     fill, began = Random(lab.device), time.perf_counter()
-    write_gguf(first, lab.sizes, lab.types[-1], fill)
-    partial = second.with_suffix(".part")
-    write_safetensors(partial, shapes, fill)
-    partial.replace(second)
-    took = time.perf_counter() - began
-    size = (first.stat().st_size + second.stat().st_size) / 1e9
-    lab.findings.say(f"  {size:.1f} GB of weight files written in {took:.1f} s")
+    write_gguf(first, lab.sizes, lab.types[0], fill)
+    size, took = first.stat().st_size, time.perf_counter() - began
+    if lab.cuda:
+        lab.findings.need(took * last / size + 15, f"writing {last / 1e9:.0f} GB")
+    write_safetensors(second, shapes, fill)
+    size, took = size + second.stat().st_size, time.perf_counter() - began
+    lab.findings.say(f"  {size / 1e9:.1f} GB of weight files written in {took:.1f} s")
     return first, second
 
 
@@ -137,6 +140,7 @@ def memory(lab: Lab) -> None:
     each = LIKELY * passes + (5 if lab.cuda else 0)  # loading
     lab.findings.need(2 * each, "two runs of two experts")
     lab.close()
+    forget_compiled()
     files = write_both(lab)
     free, result = timed(lab, files, None)
     report(lab, "unlimited", free, None, result)
@@ -162,6 +166,13 @@ def memory(lab: Lab) -> None:
             lab.findings.say(f"  left out: {refused.message}; {refused.remedy}")
             continue
         report(lab, f"within {vram / GIB:.3g} GiB", watch, free, result, vram, aim)
+
+
+def forget_compiled() -> None:
+    """Let torch drop compiled code, and what that may hold in memory."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
 
 
 def footprints(plan: gatekit.Plan) -> list[Any]:
@@ -201,9 +212,3 @@ def report(
     if most is not None:
         bound = None if limit is None else limit / GIB
         lab.findings.add(Row(f"most device memory, {what}", most, "GiB", bound))
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    from math import prod
-
-    return prod(shape)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from gatekit_bench.clock import Clock
 from gatekit_bench.findings import Findings
 from gatekit_bench.lab import FP8, PLAIN, Lab, layers_that_fit
 from gatekit_bench.sizes import latent_of, shortened, size_named
+from gatekit_wan22.memory import free_bytes
+from gatekit_wan22.sizes import TransformerSizes, expected_shapes
 
 PACKAGES = ("torch", "triton", "diffusers", "transformers", "numpy", "gguf")
 
@@ -80,7 +84,9 @@ def session(asked: Asked) -> list[str]:
     less = f"; {fit} blocks are measured" if fit < sizes.layers else ""
     findings.say(f"{asked.size}: {sizes}{less}")
     with contextlib.ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="gatekit-bench-", dir=asked.folder)
+        temporary = tempfile.TemporaryDirectory(
+            prefix="gatekit-bench-", dir=asked.folder or roomy(sizes)
+        )
         lab = Lab(
             whole=sizes,
             sizes=shortened(sizes, fit),
@@ -92,6 +98,7 @@ def session(asked: Asked) -> list[str]:
             findings=findings,
             clock=Clock(device),
         )
+        about["files in"] = str(lab.folder.parent)
         stack.callback(lab.close)
         stack.enter_context(compiled_anew(lab.folder / "compiled"))
         for part in parts_of(lab):
@@ -162,10 +169,24 @@ def parts_of(lab: Lab) -> list[Part]:
     parts.append(Part("gated", 0, gated))
     parts += [passes(count, stored, 8) for count in fewer]
     if lab.cuda:
-        parts += [passes(count, coarse, 40, compiled=True) for count in fewer]
         parts.append(Part("again compiled", 30, partial(again, tokens=most)))
     parts.append(Part("memory", 60, memory))
+    if lab.cuda:
+        parts += [passes(count, coarse, 40, compiled=True) for count in fewer]
     return parts
+
+
+def roomy(sizes: TransformerSizes) -> Path | None:
+    """A file system in memory, if it has room for two experts and memory has for four; else None.
+
+    What is read from there is read as from a warm page cache.
+    """
+    place, expert = Path("/dev/shm"), 2 * sum(prod(s) for s in expected_shapes(sizes).values())
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return None
+    return place if free > 2 * expert and free_bytes("cpu") > 4 * expert else None
 
 
 def default_device() -> str:

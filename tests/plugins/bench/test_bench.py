@@ -7,7 +7,11 @@ import torch
 
 from gatekit.cli import call
 from gatekit_bench import part_dequantise, part_gated
+from gatekit_bench.clock import Clock
 from gatekit_bench.findings import Findings, LeftOut, Row
+from gatekit_bench.lab import Lab
+from gatekit_bench.session import parts_of
+from gatekit_bench.sizes import SIZES
 
 SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
 SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
@@ -147,3 +151,13 @@ def test_a_row_reads(row, text):
 def test_what_cannot_be_is_refused_at_once(options, message, capsys):
     assert call(["bench", "--size", "tinywan", "--seconds", "1", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
+    findings = Findings({}, until=0.0)
+    sizes, given = SIZES["tinywan"], (tmp_path, [64, 16], ["Q2_K", "fp8"], findings, Clock("cuda"))
+    parts = parts_of(Lab(sizes, sizes, "cuda", "bf16", *given))
+    assert [part.name for part in parts] == [
+        *("rates", "dequantise", "forward 64", "compiled 64", "gated", "forward 16"),
+        *("again compiled", "memory", "compiled 16"),
+    ]
