@@ -159,3 +159,11 @@ def test_thresholds_go_to_the_phases_that_have_a_cache():
     (changes,) = variations(plan().schedule, [0.2], []).values()
     assert [change.split(".cache=")[0] for change in changes] == [f"phases.{n}" for n in PHASES]
     assert list(variations(some, [], [6])) == ["as the schedule says", "uncached, 6 steps"]
+
+
+def test_a_streamed_model_skips_the_same_and_gives_the_same_bits():
+    planned = plan(*everywhere(CACHE), "memory.vram=14MiB")
+    assert "5 streamed through 2 slots" in planned.explain()
+    whole, streamed = run(*everywhere(CACHE)), gatekit.run(planned, INPUTS, decode=False)
+    assert torch.equal(streamed.latent, whole.latent)
+    assert [r.skipped for r in streamed.trajectory] == [r.skipped for r in whole.trajectory]
