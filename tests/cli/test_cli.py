@@ -346,7 +346,7 @@ def test_plugins(fake, capsys):
         "variant": ["fake/number"],
     }
     assert found["samplers"]["package"] == "gatekit-diffusion"
-    assert found["basics"]["offers"]["command"] == ["curvature", "fit"]
+    assert found["basics"]["offers"]["command"] == ["step-cache", "curvature", "fit"]
 
 
 def test_bars_on_a_terminal(here, monkeypatch, capsys):
