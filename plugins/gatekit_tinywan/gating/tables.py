@@ -94,14 +94,16 @@ def marked(captions: Sequence[str]) -> set[int]:
 
 def lines(results: Results) -> Iterator[str]:
     """All tables."""
-    captions, named = results.about["prompts"], marked(results.about["prompts"])
+    captions = results.about["prompts"]
+    seen = {key[0] for arm in results.arms for key in arm.lines}
+    named = marked(captions) & seen
     done = [arm for arm in results.arms if arm.lines]
     seeds = len(results.about["seeds"])
     yield (
-        f"{len(captions)} captions, noises each: {seeds}; {len(named)} captions name a mark. "
+        f"{len(seen)} of {len(captions)} captions, noises each: {seeds}; {len(named)} name a mark. "
         "Brackets: 95 % intervals, whole captions drawn."
     )
-    if len(captions) < statistics.FEW:
+    if len(seen) < statistics.FEW:
         yield f"With fewer than {statistics.FEW} captions this shows that it runs, nothing else."
     reference = results.arm(REFERENCE)
     for table in TABLES:

@@ -6,7 +6,8 @@ both GPUs and each trains one expert; with 4, two train each. With ``--start-fro
 shipped experts are trained further, on the shipped autoencoder and text encoder: what a longer
 training would have given need not be made in one go. ``--start-from FOLDER --stages quantise``
 writes the shipped files anew from the experts' fp16 files; without ``--start-from``, from the
-experts trained into ``--out``.
+experts trained into ``--out``. ``--stages judge`` says what the judge sees in true clips, as
+drawn and through the autoencoder.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
 
     stages = (args.stages or ("experts" if args.start_from else "vae,base,experts")).split(",")
-    if args.start_from and not {"experts", "quantise"} >= set(stages):
-        raise SystemExit("--start-from: the stages are experts and quantise")
+    if args.start_from and not {"experts", "quantise", "judge"} >= set(stages):
+        raise SystemExit("--start-from: the stages are experts, quantise and judge")
+    judged = args.judge_clips or (1024 if device == "cuda" else 4)
     whole, config = config, config.share(size)
     # A part of another seed sees other clips.
     offset = FIRST + config.seed * CLIPS_OF_A_SEED + rank * config.clips
@@ -75,12 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vae = train_vae(config, device, log)
         if rank == 0:
             save(out / "vae", vae)
-            _judge_ceiling(vae, device, log, 1024 if device == "cuda" else 4)
+            _judge_ceiling(vae, device, log, judged)
     else:
         vae = build_vae().to(device)
         restore(out / "vae", vae)
     if "vae" not in stages:
         log(stage="vae", restored=True, **measure_vae(vae, device, 8))
+    if "judge" in stages and rank == 0:
+        _judge_ceiling(vae, device, log, judged)
     if captions is None:
         return
 
@@ -159,8 +163,9 @@ def _device_name(device: str) -> str:
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise")
+    parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise; or judge")
     parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
+    parser.add_argument("--judge-clips", type=int, help="true clips to judge (1024; 4 on a CPU)")
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),

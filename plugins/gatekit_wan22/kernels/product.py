@@ -1,8 +1,9 @@
 """y = x W^T + b with W in blocks: decoded in registers, multiplied, never written.
 
-Worth it for few tokens, where the product takes no longer than W's traffic: from blocks Q2_K reads
-0.33 bytes a weight, where decoding first writes 2 and reads 2 more. With many tokens each tile of
-W is decoded once for every tile of tokens, and cuBLAS multiplies faster.
+Meant for few tokens, where the product takes no longer than W's traffic: from blocks Q2_K reads
+0.33 bytes a weight, where decoding first writes 2 and reads 2 more. On an H100 that pays for
+one token alone (docs/performance.md): with more, each tile of W is decoded once for every tile of
+tokens, and cuBLAS multiplies faster.
 
 The order of a sum is free, so k runs plane by plane: the weights of one plane of some blocks and
 the same k of x are a product of their own. W is rounded to x's type as ``expand`` rounds it,
@@ -108,7 +109,7 @@ def tile_of(tokens: int, rows: int, steps: int) -> dict[str, int]:
     m = 16 if tokens <= 16 else 64 if tokens <= 64 else 128
     n = 64 if m == 128 else 32
     programs = triton.cdiv(tokens, m) * triton.cdiv(rows, n)
-    wanted = min(8, triton.cdiv(256, programs))
+    wanted = min(8, triton.cdiv(512, programs))
     parts = max(d for d in range(1, wanted + 1) if steps % d == 0)
     return {"m": m, "n": n, "parts": parts, "warps": 8 if m == 128 else 4, "stages": 1}
 

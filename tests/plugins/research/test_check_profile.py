@@ -1,13 +1,18 @@
 """``gatekit check-profile``: what is drawn, how it is ranked, and that nothing is run twice."""
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gatekit import InputError, Inputs, load_schedule, resolve, run
 from gatekit_research.profile.check import Checked, drawn, ranks, spearman
-from gatekit_research.propose.problem import Option, Problem
+from gatekit_research.propose.problem import Option, Problem, Proposal
+
+_DRAW = random.Random(0)
+AMPLIFIED = [(_DRAW.random() + r, r) for r in (0.1 * _DRAW.random() for _ in range(24))]
 
 
 @pytest.fixture
@@ -60,6 +65,22 @@ def test_ratios():
     ]
     low, median, high = Checked(proposals, measured, 1).ratios
     assert (low, median, high) == pytest.approx((0.24, 0.4, 0.56))
+
+
+def test_the_weight_of_risk_is_found_on_the_other_half():
+    proposals = [Proposal((), e, r, 0.0, 0.0, 0.0, 0, 0) for e, r in AMPLIFIED]
+    found = Checked(proposals, [e + 8 * r for e, r in AMPLIFIED], 1)
+    assert found.rank("error") < 0.9
+    weight, rank = found.weigh()
+    assert 4 <= weight <= 16 and rank > 0.9
+    # Where risk says nothing, the least weight that is as good is none.
+    plain = Checked([replace(p, risk=0.0) for p in proposals], [e for e, _ in AMPLIFIED], 1)
+    assert plain.weigh() == (0.0, 1.0)
+    # Noise has no weight that holds on the other half.
+    noise = random.Random(3)
+    nothing = Checked(proposals, [noise.random() for _ in proposals], 1).weigh()
+    assert nothing is not None and nothing[1] < 0.5
+    assert Checked(proposals[:5], [1.0] * 5, 1).weigh() is None
 
 
 def test_it_measures_the_change_of_the_final_latent(profiled, gatekit):
