@@ -2,6 +2,7 @@
 from .cache import cache_folder
 from .cargo import Load, Piece
 from .carrier import Carrier
+from .check import Check, Finding
 from .chunks import ChunkPool
 from .cli.options import DeviceOption, JsonOption, ModelsDirOption, SetOption
 from .countdown import Countdown, duration
@@ -77,6 +78,7 @@ __all__ = [
     "Cancelled",
     "Carrier",
     "Carry",
+    "Check",
     "ChunkPool",
     "Close",
     "ComponentSpec",
@@ -88,6 +90,7 @@ __all__ = [
     "Evaluation",
     "Execution",
     "FamilyParams",
+    "Finding",
     "Footprint",
     "FunctionPhase",
     "GatekitError",

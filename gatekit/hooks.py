@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gatekit.check import Check
     from gatekit.family import ModelFamily
     from gatekit.guidance import Guidance
     from gatekit.history import HistoryPolicy
@@ -82,6 +83,12 @@ def gatekit_register_history() -> Sequence[type[HistoryPolicy]]:
 @hookspec
 def gatekit_register_metrics() -> Sequence[type[Metric]]:
     """Return Metric classes, found by ``name``: ``metrics`` of a sweep."""
+    ...
+
+
+@hookspec
+def gatekit_register_checks() -> Sequence[Check]:
+    """Return Check objects: lines of ``gatekit doctor`` on what the plugin needs."""
     ...
 
 

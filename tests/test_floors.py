@@ -15,7 +15,7 @@ import gatekit
 
 ROOT = Path(gatekit.__file__).parent
 FLOORS = {
-    0: ("errors", "sizetext", "params", "suggest", "cache", "countdown"),
+    0: ("errors", "sizetext", "params", "suggest", "cache", "countdown", "check"),
     1: (
         *(
             "placement",
@@ -52,7 +52,7 @@ FLOORS = {
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
-        "warm",
+        *("warm", "doctor"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
     ),

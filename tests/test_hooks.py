@@ -203,7 +203,8 @@ def test_register_metrics():
 
 def test_every_kind_of_class_is_asked_for():
     assert {about.hook for about in KINDS.values()} == {h for h in HOOKS if "_register_" in h} - {
-        "gatekit_register_commands"
+        "gatekit_register_commands",
+        "gatekit_register_checks",
     }
 
 
@@ -218,6 +219,18 @@ def test_register_commands(plugin, capsys):
     plugin(Greeter())
     assert call(["greet"]) == 0
     assert capsys.readouterr().out == "good day\n"
+
+
+def test_register_checks(plugin, capsys):
+    class Careful:
+        @hookimpl
+        def gatekit_register_checks(self):
+            found = gatekit.Finding("missing", "no spare tyre", "buy one")
+            return [gatekit.Check("tyre", "long ways", lambda: found, needed=True)]
+
+    plugin(Careful())
+    assert call(["doctor"]) == 1
+    assert "tyre: buy one" in capsys.readouterr().out
 
 
 def test_cross_boundary(project, plugin):

@@ -42,6 +42,10 @@ def call(argv: list[str]) -> int:
             return usage(exc)
         if type(exc).__name__ == "Abort":
             return fail("interrupted", 130)
+        if argv[:1] == ["doctor"] and isinstance(exc, ImportError):
+            from gatekit.cli.doctor import doctor  # typer needs packages that may be broken
+
+            return doctor(as_json="--json" in argv)
         if debug:
             raise
         notes = "; ".join(getattr(exc, "__notes__", ()))

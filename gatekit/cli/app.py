@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gatekit.cli.decode import decode
+from gatekit.cli.doctor import doctor
 from gatekit.cli.inspect import inspect
 from gatekit.cli.new_plugin import new_plugin
 from gatekit.cli.plan import plan
@@ -22,6 +23,7 @@ COMMANDS = {
     "inspect": inspect,
     "samplers": samplers,
     "plugins": plugins,
+    "doctor": doctor,
     "schema": schema,
     "new-plugin": new_plugin,
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gatekit import hookimpl
 
 if TYPE_CHECKING:
-    from gatekit import ModelFamily, ModelVariant
+    from gatekit import Check, ModelFamily, ModelVariant
 
     from .conditioning import WanConditioning, frame_mask, image_condition, pad_text
     from .family import WanFamily, WanFamilyParams
@@ -54,6 +54,7 @@ __all__ = [
     "WanVariant",
     "WanVariantParams",
     "frame_mask",
+    "gatekit_register_checks",
     "gatekit_register_families",
     "gatekit_register_variants",
     "image_condition",
@@ -86,3 +87,11 @@ def gatekit_register_variants() -> list[type[ModelVariant]]:
     from .variant_safetensors import PthVariant, SafetensorsVariant
 
     return [GGUFVariant, SafetensorsVariant, PthVariant]
+
+
+@hookimpl
+def gatekit_register_checks() -> list[Check]:
+    """Lines of ``gatekit doctor``: attention backends, Triton."""
+    from .doctor import checks
+
+    return checks()

@@ -1,0 +1,1 @@
+"""What ``gatekit doctor`` looks at: the installation, the machine, folders, plugins."""
