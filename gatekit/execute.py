@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.clip import check_clip, clip_frames
 from gatekit.device import check_device
-from gatekit.errors import InputError, OutputError
+from gatekit.errors import GatekitError, InputError, OutputError, PluginError
 from gatekit.guided import Guided
 from gatekit.latent import decode_latent
 from gatekit.lookup import missing_error
 from gatekit.path import as_path
-from gatekit.provenance import peak_memory
+from gatekit.provenance import peak_memory, tensors_hash
 from gatekit.registry import registry
 from gatekit.residency import Residency, decoded
 from gatekit.result import Result
@@ -68,6 +69,7 @@ def run(
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
     resume: str | Path | None = None,
+    force: bool = False,
     warm: Warm | None = None,
     decode: bool = True,
 ) -> Result:
@@ -81,7 +83,9 @@ def run(
         run_dir: The run folder; ``OUT.run`` if ``out`` is given, else none.
         observers: Called after each step with (state, record, denoised), read-only.
         progress: Told what is going on.
-        resume: Run folder of a run that stopped early; continued bit for bit.
+        resume: Run folder of a run that stopped early; continued bit for bit. A run of another
+            schedule, other weights, other versions or another kind of device is refused.
+        force: Resume such a run all the same, with a warning.
         warm: Keeps weights and encoded prompts for the next run that is given it.
         decode: Whether the latent is decoded at once; else where ``Result.video`` is asked for.
 
@@ -106,7 +110,7 @@ def run(
     kept = warm or Cold()
     plan = kept.adopt(plan)
     execution = _Execution(plan, inputs, target, folder, progress or Silent(), kept, decode)
-    return execution.go(observers, resume)
+    return execution.go(observers, resume, force)
 
 
 def check_devices(plan: Plan) -> None:
@@ -162,17 +166,32 @@ class _Execution:
     decode: bool = True
     timings: dict[str, float] = field(default_factory=dict[str, float])
 
-    def go(self, observers: Sequence[Observer], resume: str | Path | None) -> Result:
+    def go(
+        self, observers: Sequence[Observer], resume: str | Path | None, force: bool = False
+    ) -> Result:
         earlier = open_run_folder(resume) if resume is not None else None
         if self.folder is None:
             return self._make(observers, None)
-        state = self.folder.begin(self.plan, self.inputs, self.out, earlier)
         try:
-            return self._make(observers, state)
-        except BaseException:
-            with contextlib.suppress(OutputError):
-                self.folder.flush("stopped")
-            raise
+            state = self.folder.begin(self.plan, self.inputs, self.out, earlier, force=force)
+            try:
+                return self._make(observers, state)
+            except BaseException as exc:
+                self._stopped(self.folder, exc)
+                raise
+        finally:
+            self.folder.close()
+
+    @staticmethod
+    def _stopped(folder: RunFolder, exc: BaseException) -> None:
+        """Keep the state, and the traceback of what is nobody's input."""
+        with contextlib.suppress(Exception):
+            folder.stop()
+        ours = isinstance(exc, GatekitError) and not isinstance(exc, PluginError)
+        if isinstance(exc, Exception) and not ours:
+            path = folder.log("".join(traceback.format_exception(exc)))
+            if path is not None:
+                exc.add_note(f"the traceback is in {path}")
 
     def _make(self, observers: Sequence[Observer], state: State | None) -> Result:
         began = time.perf_counter()
@@ -248,6 +267,8 @@ class _Execution:
         path = as_path(plan.family.path)
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
         x = self._started(x, path) if state is None else x
+        if self.folder is not None:
+            self.folder.encoded(tensors_hash(conditionings))
         stages = [self._stage(phase, conditionings, residency) for phase in plan.phases]
         folder = self.folder
         began = time.perf_counter()

@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -171,6 +172,35 @@ def fingerprint(plan: Plan, inputs: Inputs) -> str:
         ]
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tensors_hash(value: Any) -> str:
+    """SHA-256 of the tensors and plain values in mappings, sequences and dataclasses."""
+    digest = hashlib.sha256()
+    _feed(value, digest)
+    return digest.hexdigest()[:32]
+
+
+def _feed(value: Any, digest: Any) -> None:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            _feed(key, digest)
+            _feed(item, digest)
+    elif isinstance(value, (tuple, list)):
+        for item in cast("list[Any]", value):
+            _feed(item, digest)
+    elif is_dataclass(value):
+        for part in fields(value):
+            _feed(getattr(value, part.name), digest)
+    elif value is None or isinstance(value, str | int | float | bool):
+        digest.update(f"{type(value).__name__} {value!r};".encode())
+    else:  # nothing whose text stays the same from one process to the next
+        digest.update(type(value).__name__.encode())
 
 
 def first_difference(before: Any, now: Any, at: str = "") -> str | None:

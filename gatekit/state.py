@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from gatekit.errors import InputError, OutputError
+from gatekit.packing import Packer, detached, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,27 +91,31 @@ class State:
         past = tuple(replace(p, start=None) for p in self.past)
         return replace(self, x=x, past=past, ahead=None, closing=None)
 
+    def packed(self, copy: Callable[[Tensor], Tensor] = detached) -> Packed:
+        """Everything as JSON and tensors, each copied once by ``copy``.
+
+        Raises:
+            OutputError: A sampler or guidance remembers what cannot be saved.
+        """
+        packer = Packer(_KINDS, copy)
+        return Packed(packer.pack(self), packer.tensors)
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, its JSON in the header, atomically.
 
         Raises:
             OutputError: It could not be written; nothing is left under ``path``.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
-
-        path = Path(path)
-        tensors: dict[str, Tensor] = {}
-        names: dict[int, str] = {}
-        tree = _pack(self, tensors, names)
+        path, content = Path(path), self.packed().serialised()
         partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"format": FORMAT, "state": json.dumps(tree)})
-            with partial.open("rb") as file:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise OutputError(
@@ -136,7 +141,7 @@ class State:
                 metadata: dict[str, str] = opened.metadata() or {}
                 tensors: dict[str, Tensor] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
             if metadata.get("format") == FORMAT:
-                return _unpack(json.loads(metadata["state"]), tensors)
+                return unpack(json.loads(metadata["state"]), tensors, _KINDS)
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"no readable checkpoint: {error}", where=str(path), remedy=remedy
@@ -147,42 +152,29 @@ class State:
 _KINDS: dict[str, type[Any]] = {"Evaluation": Evaluation, "State": State}
 
 
-def _pack(value: Any, tensors: dict[str, Tensor], names: dict[int, str]) -> Any:
-    """Value -> JSON; tensors go to ``tensors``, each once."""
-    import torch
+@dataclass(frozen=True)
+class Packed:
+    """A state on its way to a file.
 
-    if isinstance(value, torch.Tensor):
-        if id(value) not in names:
-            names[id(value)] = f"t{len(names)}"
-            tensors[names[id(value)]] = value.detach().to("cpu", copy=True).contiguous()
-        return {"$tensor": names[id(value)]}
-    if type(value).__name__ in _KINDS:
-        content = {f.name: _pack(getattr(value, f.name), tensors, names) for f in fields(value)}
-        return {f"${type(value).__name__}": content}
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, Any]", value).items()
-        return {"$map": {key: _pack(item, tensors, names) for key, item in items}}
-    if isinstance(value, (tuple, list)):
-        return [_pack(item, tensors, names) for item in cast("list[Any]", value)]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise OutputError(
-        "a sampler or guidance remembers what cannot be saved",
-        value=type(value).__name__,
-        remedy="keep tensors, numbers, strings, and lists or mappings of them",
-    )
+    Attributes:
+        tree: JSON, in which tensors are names.
+        tensors: In host memory.
+    """
 
+    tree: Any
+    tensors: Mapping[str, Tensor]
 
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return tuple(_unpack(item, tensors) for item in cast("list[Any]", value))
-    if not isinstance(value, dict):
-        return value
-    ((tag, content),) = cast("dict[str, Any]", value).items()
-    if tag == "$tensor":
-        return tensors[content]
-    items = {key: _unpack(item, tensors) for key, item in content.items()}
-    return items if tag == "$map" else _KINDS[tag[1:]](**items)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def serialised(self, **more: str) -> bytes:
+        """The bytes of a safetensors file; ``more`` goes into its metadata."""
+        from safetensors.torch import save
+
+        metadata = {"format": FORMAT, "state": json.dumps(self.tree), **more}
+        return save(dict(self.tensors), metadata=metadata)
 
 
 @dataclass(frozen=True)

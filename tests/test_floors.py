@@ -19,6 +19,7 @@ FLOORS = {
     1: (
         *(
             "placement",
+            "packing",
             "filebytes",
             "chunks",
             "cargo",
@@ -55,6 +56,7 @@ FLOORS = {
         *("warm", "doctor"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
+        *("checkpoint", "checkwriter", "hostcopies", "runlock", "sameness", "unchanged"),
     ),
     6: ("testing", "cli"),
 }

@@ -31,7 +31,7 @@ def call(argv: list[str]) -> int:
     except GatekitError as exc:
         if debug and exc.exit_code != 130:
             raise
-        return fail(str(exc), exc.exit_code)
+        return fail("; ".join((str(exc), *getattr(exc, "__notes__", ()))), exc.exit_code)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except BrokenPipeError:

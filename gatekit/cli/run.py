@@ -64,6 +64,12 @@ def run(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN_DIR", help="Go on with a stopped run.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Resume with another schedule, other weights or versions all the same."
+        ),
+    ] = False,
 ) -> None:
     """Make a video."""
     from gatekit.cli.session import Session
@@ -87,7 +93,7 @@ def run(
         job.schedule, models_dir=models_dir, device=device or job.device, require_files=True
     )
     target = _target(out or job.out, job.schedule.name, inputs.seed)
-    Session(plan, inputs, target, run_dir, resume, job.weights).run()
+    Session(plan, inputs, target, run_dir, resume, job.weights, force).run()
 
 
 @dataclass(frozen=True)

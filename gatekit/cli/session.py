@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatekit.errors import Cancelled, GatekitError
+from gatekit.errors import Cancelled
 
 if TYPE_CHECKING:
     from gatekit.family import Inputs
@@ -31,6 +30,7 @@ class Session:
         run_dir: The run folder, where it is not ``OUT.run``.
         resume: Run folder of the run to go on with.
         weights: Hashes that an earlier run had, by file name.
+        force: Whether a run that was another one is gone on with.
     """
 
     plan: Plan
@@ -39,6 +39,7 @@ class Session:
     run_dir: Path | None = None
     resume: Path | None = None
     weights: dict[str, str] | None = None
+    force: bool = False
     _stop: bool = False
     _stepping: bool = False
     _gone_on: bool = False
@@ -62,6 +63,7 @@ class Session:
             self._say(f"warning: {warning}")
         for plugin in registry().broken.values():
             self._say(f"warning: plugin {plugin} was not loaded: {plugin.error}")
+        self._find()
         try:
             with said(), shown(self.plan, self, self._done()) as bars:
                 result = run(
@@ -72,27 +74,42 @@ class Session:
                     observers=(self._observe,),
                     progress=bars,
                     resume=self.resume,
+                    force=self.force,
                 )
         except (Cancelled, KeyboardInterrupt):
             raise Cancelled(f"interrupted{self._at()}; {self._how_to_resume()}") from None
-        except GatekitError:
-            raise
-        except Exception as exc:
-            self._log(exc)
-            raise
         finally:
             signal.signal(signal.SIGINT, before)
         self._compare(result)
         print(self.out.first(self.plan.video.frames))
 
+    def _find(self) -> None:
+        """Go on with what an interrupted run of the same plan left in this folder."""
+        from gatekit.runfolder import interrupted
+
+        if self.resume is not None:
+            return
+        found, other = interrupted(self.folder, self.plan, self.inputs)
+        if found is not None:
+            self.resume = self.folder
+            anew = f"remove {self.folder} to start anew"
+            self._say(f"this run was interrupted after step {found.step}; going on; {anew}")
+        elif other is not None:
+            self._say(f"warning: the unfinished run in {self.folder} is given up, as {other}")
+
     def _done(self) -> dict[str, int]:
         """Steps that the run to go on with took, by phase."""
-        from gatekit.runfolder import open_run_folder
+        from gatekit.checkpoint import read_checkpoint
+        from gatekit.errors import InputError
+        from gatekit.runfolder import CHECKPOINT
 
         if self.resume is None:
             return {}
-        steps = open_run_folder(self.resume).content.get("steps", [])
-        return Counter(step["phase"] for step in steps)
+        try:
+            records = read_checkpoint(self.resume / CHECKPOINT).records
+        except InputError:  # the run itself will say so
+            return {}
+        return Counter(record.phase for record in records)
 
     def stepping(self, phase: str | None) -> None:
         """Told by the progress whether steps are being taken, which end soon."""
@@ -137,13 +154,6 @@ class Session:
         for name, found in (self.weights or {}).items():
             if name in now and now[name] != found:
                 self._say(f"warning: {name} is not the file that the first video was made with")
-
-    def _log(self, exc: Exception) -> None:
-        from gatekit.runfolder import RunFolder
-
-        path = RunFolder(self.folder).log("".join(traceback.format_exception(exc)))
-        if path is not None:
-            exc.add_note(f"the traceback is in {path}")
 
     @staticmethod
     def _say(text: str) -> None:

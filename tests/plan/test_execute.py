@@ -91,7 +91,7 @@ def test_the_run_folder_tells_what_ran(project, tmp_path):
     result = gatekit.run(plan_of(project), Inputs(prompt="x", seed=5), out=out)
     folder = tmp_path / "out.run"
     assert result.run_dir == folder
-    assert sorted(p.name for p in folder.iterdir()) == ["latent.safetensors", "run.json"]
+    assert sorted(p.name for p in folder.glob("[!.]*")) == ["latent.safetensors", "run.json"]
     content = json.loads((folder / "run.json").read_text())
     assert content["status"] == "done"
     assert content["seed"] == 5
