@@ -61,6 +61,27 @@ class Torch:
         return torch.tensor(value, dtype=torch.float64)
 
 
+class NoBar:
+    """``tqdm`` as the module sees it. tqdm's own starts a thread, hidden bars included."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def plain_range(steps: int, **_: Any) -> range:
+    """``trange`` without a bar."""
+    return range(steps)
+
+
 @contextmanager
 def noise(draw: Callable[[Tensor], Any]) -> Generator[None]:
     """Answer the module's ``torch.randn_like`` with ``draw``."""
@@ -102,4 +123,5 @@ def sampling(file: Path | None) -> ModuleType:
             remedy=install_extra("k-diffusion"),
         ) from error
     module.torch = Torch()  # type: ignore[attr-defined]
+    module.tqdm, module.trange = NoBar, plain_range  # type: ignore[attr-defined]
     return module

@@ -113,6 +113,21 @@ def test_a_stopped_run_leaves_no_thread(name):
     assert not waiting()
 
 
+def test_no_progress_bar_starts_a_thread(package):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import threading, torch, gatekit\n"
+        "x, grid = torch.ones(1, 2), [1.0, 0.5, 0.2, 0.0]\n"
+        "for name in ('heun', 'dpm_fast', 'dpm_adaptive'):\n"
+        "    gatekit.sample(lambda x, s: 0.5 * x, x, grid, sampler='k_diffusion/' + name)\n"
+        "names = [thread.name for thread in threading.enumerate()]\n"
+        "assert names == ['MainThread'], names\n"
+    )
+    argv = [sys.executable, "-c", code, str(package)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_failing_model_fails_the_run_and_leaves_no_thread():
     def broken(x, sigma):
         if sigma < 0.9:
