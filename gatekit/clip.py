@@ -101,7 +101,7 @@ def _shown(path: Path, spec: VideoSpec) -> Iterator[Any]:
 
 def _held(av: Any, path: Path) -> Iterator[tuple[Any, float]]:
     """Each frame, and the second until which it is shown, counted from the first."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
         if not container.streams.video:
             raise InputError("no video in this file", where=str(path), remedy=_FILES)
         stream = container.streams.video[0]

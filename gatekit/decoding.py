@@ -14,7 +14,7 @@ from gatekit.errors import InputError, WeightsError
 from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
 from gatekit.identity import sha256
 from gatekit.latent import SavedLatent, decode_latent, read_latent
-from gatekit.load import load_schedule, overridden
+from gatekit.load import Option, load_schedule, of_carried
 from gatekit.lookup import missing_error
 from gatekit.registry import registry
 from gatekit.resolver import resolve
@@ -80,7 +80,7 @@ def decode(
             "this would be a latent again", where=str(out), remedy="name a video, such as out.mp4"
         )
     saved = read_latent(Path(latent))
-    known = _known(saved, schedule, vae, fps)
+    known = _known(saved, Path(latent), schedule, vae, fps)
     if known is None:
         decoder = _alone(saved.latent, Path(vae) if vae else None, fps, device, str(latent))
     else:
@@ -96,26 +96,24 @@ def decode(
 
 
 def _known(
-    saved: SavedLatent, given: str | Path | None, vae: str | Path | None, fps: float | None
+    saved: SavedLatent,
+    where: Path,
+    given: str | Path | None,
+    vae: str | Path | None,
+    fps: float | None,
 ) -> tuple[Schedule, Carried | None] | None:
     """The schedule to decode by, and what the result is to carry of it; None if there is none."""
-    if given is not None:
-        schedule, carried = load_schedule(given), None
-    elif saved.carried is not None:
-        carried = saved.carried
-        schedule = overridden(json.loads(carried.schedule), None, carried.folder)
-    else:
-        return None
-    data = schedule.to_dict()
+    changes: list[str | Option] = []
     if fps is not None:
-        data["video"] = {**data.get("video", {}), "fps": fps}
+        changes.append(Option("--fps", "video.fps", str(fps)))
     if vae is not None:
-        data["vae"] = {**data.get("vae", {}), "file": Path(vae).name}
-    if vae is not None or fps is not None:
-        schedule = Schedule.from_dict(data, schedule.folder)
-    if carried is not None:
-        carried = replace(carried, schedule=json.dumps(data))
-    return schedule, carried
+        changes.append(Option("--vae", "vae.file", json.dumps(Path(vae).name)))
+    if given is not None:
+        return load_schedule(given, changes), None
+    if saved.carried is None:
+        return None
+    schedule = of_carried(saved.carried, where, changes)
+    return schedule, replace(saved.carried, schedule=json.dumps(schedule.to_dict()))
 
 
 def _planned(

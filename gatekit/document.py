@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 from gatekit.errors import ScheduleError
 from gatekit.load import Override
+from gatekit.outside import is_inside, outside_allowed, outside_error, plain
 from gatekit.validate import validated
-from gatekit.yamlsource import Node, Source, entries, items, parse, read_text, source_of
+from gatekit.yamlparse import parse, read_text
+from gatekit.yamlsource import Node, Source, entries, items, source_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,6 +36,17 @@ class Document(Generic[M]):
     def where(self, path: Sequence[str | int], *, key: bool = False) -> str:
         """``file:line:column: dotted.path`` of a value, or of its key."""
         return self._source.where(path, key=key)
+
+    def beside(self, name: str, path: Sequence[str | int]) -> Path:
+        """The file of a name that is written at ``path``; it must be below this file's folder.
+
+        Raises:
+            ScheduleError: It is elsewhere, and ``--allow-outside`` was not given.
+        """
+        file = plain(self.folder / name)
+        if not outside_allowed() and not is_inside(file, [self.folder]):
+            raise outside_error(name, self.where(path), f"the folder of {self._source.file}")
+        return file
 
     def override(self, key: str, path: Sequence[str | int]) -> Override:
         """The value written at ``path`` as an override of a schedule's ``key``.

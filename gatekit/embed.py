@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from gatekit.errors import InputError, ScheduleError
+from gatekit.safeheader import read_metadata
 from gatekit.suggest import install_extra
 
 KEY = "comment"
 FORMAT = "gatekit-video-1"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
+LONGEST = 1 << 20  # characters of the metadata that are read
 FIRST = "0001.png"  # the first of a folder of frames
 
 
@@ -73,13 +75,31 @@ def read_embedded(path: Path) -> Carried:
             where=str(path),
             remedy="give a result that gatekit wrote",
         ) from exc
+    return of_text(text, path)
+
+
+def of_text(text: str, path: Path) -> Carried:
+    """What the text in a result's metadata says; it may come from a stranger.
+
+    Args:
+        text: The text.
+        path: The result.
+
+    Raises:
+        ScheduleError: It is not of gatekit's form.
+    """
     try:
+        if len(text) > LONGEST:
+            raise ValueError("longer than any that gatekit wrote")
         content = json.loads(text)
-        if content["format"] != FORMAT:
+        if content["format"] != FORMAT or not isinstance(content["schedule"], dict):
             raise KeyError("format")
-        folder, inputs = at_home(path, content)
-        return Carried(json.dumps(content["schedule"]), inputs, content["weights"], folder)
-    except (ValueError, KeyError, TypeError) as exc:
+        weights = cast(dict[str, Any], {**content["weights"]})
+        if not all(isinstance(digest, str) for digest in weights.values()):
+            raise TypeError("weights")
+        folder, inputs = at_home(path, {**content, "inputs": checked_inputs(content["inputs"])})
+        return Carried(json.dumps(content["schedule"]), inputs, weights, folder)
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ScheduleError(
             "this file carries no schedule",
             where=str(path),
@@ -87,9 +107,33 @@ def read_embedded(path: Path) -> Carried:
         ) from exc
 
 
+def checked_inputs(inputs: Any) -> dict[str, Any]:
+    """Inputs of the kinds that gatekit writes, files by their names alone.
+
+    Raises:
+        TypeError: One is of another kind.
+    """
+    texts, files = ("prompt", "negative_prompt"), ("image", "last_image", "video")
+    for name, value in {**inputs}.items():
+        numbers = cast(list[Any], value if isinstance(value, list) else [value])
+        record = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+        fits = (
+            (name in texts and isinstance(value, str))
+            or (name == "seed" and numbers and all(type(n) is int for n in numbers))
+            or (
+                name in files and record and all(isinstance(v, str | None) for v in record.values())
+            )
+        )
+        if not fits and value is not None:
+            raise TypeError(name)
+    return {name: without_folder(value) for name, value in inputs.items()}
+
+
 def _of_mp4(path: Path) -> str:
     container: Any
-    with import_av().open(str(path)) as container:
+    # By the demuxer of mp4 alone: others would follow what the file says to further files.
+    options = {"protocol_whitelist": "file"}
+    with import_av().open(str(path), format="mp4", options=options) as container:
         return str(container.metadata.get(KEY, ""))
 
 
@@ -107,15 +151,7 @@ def _of_webp(path: Path) -> str:
 
 
 def _of_safetensors(path: Path) -> str:
-    import safetensors
-
-    safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
-    try:
-        with safe_open(path, framework="np") as opened:
-            found: dict[str, str] = opened.metadata() or {}
-            return found.get(KEY, "")
-    except safetensors.SafetensorError as exc:
-        raise ValueError(str(exc)) from exc
+    return read_metadata(path, KEY)
 
 
 READERS: dict[str, Callable[[Path], str]] = {

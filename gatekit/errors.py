@@ -17,6 +17,19 @@ Each message says where, which value, and what to do: ``str(error)`` is
 
 from __future__ import annotations
 
+LONGEST = 200  # characters of a value that a message shows
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value, shortened in the middle; of a number too long to print, its length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        bits = value.bit_length() if isinstance(value, int) else 0
+        return f"a number of {bits:,} bits" if bits else f"a {type(value).__name__}"
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
 
 class GatekitError(Exception):
     """Base of the tree.
@@ -41,7 +54,7 @@ class GatekitError(Exception):
         self.message, self.where, self.value, self.remedy = message, where, value, remedy
         text = f"{where}: {message}" if where else message
         if value is not None:
-            text += f" (got {value!r})"
+            text += f" (got {shown(value)})"
         if remedy:
             text += f"; {remedy}"
         super().__init__(text)

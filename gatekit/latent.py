@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gatekit.embed import KEY, Carried, read_embedded
 from gatekit.errors import InputError, ScheduleError
 from gatekit.provenance import by_name
+from gatekit.safeheader import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,15 +73,11 @@ class SavedLatent:
 
 def is_latent(path: Path) -> bool:
     """Whether a file holds a latent and nothing else, by its header alone; imports no torch."""
-    import safetensors
-
-    safe_open: Any = safetensors.safe_open  # pyright: ignore[reportUnknownMemberType]
     if not path.is_file():
         return False
     try:
-        with safe_open(path, framework="np") as opened:
-            return list(opened.keys()) == [NAME]
-    except (OSError, safetensors.SafetensorError):
+        return read_header(path).keys() - {"__metadata__"} == {NAME}
+    except (OSError, ValueError):
         return False
 
 
@@ -97,6 +94,7 @@ def read_latent(path: Path) -> SavedLatent:
     if not path.is_file():
         raise InputError("no such latent", where=str(path), remedy=remedy)
     try:
+        read_header(path)  # of bounded length, before the package reads it
         with safe_open(path, framework="pt") as opened:
             if NAME not in opened.keys():  # noqa: SIM118
                 raise InputError("no latent in this file", where=str(path), remedy=remedy)
@@ -109,7 +107,7 @@ def read_latent(path: Path) -> SavedLatent:
                     "a latent is [C, T, H, W]", where=str(path), value=list(shape), remedy=remedy
                 )
             latent: Tensor = opened.get_tensor(NAME).float()
-    except (OSError, safetensors.SafetensorError) as exc:
+    except (OSError, ValueError, safetensors.SafetensorError) as exc:
         raise InputError("no readable safetensors file", where=str(path), remedy=remedy) from exc
     if not bool(latent.isfinite().all()):
         raise InputError("NaN or infinity in the latent", where=str(path), remedy=remedy)

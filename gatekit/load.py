@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatekit.embed import carries, read_embedded
+from gatekit.embed import Carried, carries, read_embedded
 from gatekit.errors import ScheduleError
 from gatekit.merge import merge, override
+from gatekit.outside import is_inside, outside_allowed, outside_error, plain
 from gatekit.schedule import Schedule
 from gatekit.suggest import did_you_mean
-from gatekit.yamlsource import Node, items, of_value, parse, parse_value, read_text
+from gatekit.yamlparse import parse, parse_value, read_text
+from gatekit.yamlsource import Node, items, of_value
 
 MAX_EXTENDS = 16
 RECORD = "run.json"  # of a run folder
@@ -52,7 +54,9 @@ class Override:
 Overrides = Mapping[str, Any] | Sequence[str | Option | Override] | None
 
 
-def load_schedule(path: str | Path, overrides: Overrides = None) -> Schedule:
+def load_schedule(
+    path: str | Path, overrides: Overrides = None, *, allow_outside: bool | None = None
+) -> Schedule:
     """Read a schedule file, what it extends, and overrides.
 
     Args:
@@ -60,13 +64,41 @@ def load_schedule(path: str | Path, overrides: Overrides = None) -> Schedule:
         overrides: ``{"phases.high.sampler.eta": 0.2}``, or texts ``KEY=VALUE`` whose values
             are read as YAML, or values of a ``Document``. Phases are addressed by name or number;
             None (null) takes a key out.
+        allow_outside: Whether the file may name files outside its own folder and the model
+            folders; None: as ``--allow-outside`` says. Overrides always may.
 
     Raises:
         ScheduleError: With file, line, column, key, value and remedy.
     """
-    path = Path(path)
-    root, folder = load_tree(path, overrides)
-    return Schedule.from_tree(root, str(path), folder)
+    path, allowed = Path(path), outside_allowed(allow_outside)
+    if carries(path):
+        return of_carried(read_embedded(path), path, overrides, allow_outside=allowed)
+    refuse_run(path)
+    folder = path.resolve().parent
+    root = extended(path, (), None if allowed else folder)
+    return Schedule.from_tree(_overridden(root, overrides), str(path), folder, allowed)
+
+
+def of_carried(
+    carried: Carried,
+    path: Path,
+    overrides: Overrides = None,
+    *,
+    allow_outside: bool | None = None,
+) -> Schedule:
+    """The schedule that a result carries, no more trusted than a file.
+
+    Args:
+        carried: From ``read_embedded``.
+        path: The result, for messages.
+        overrides: As in ``load_schedule``.
+        allow_outside: As in ``load_schedule``.
+
+    Raises:
+        ScheduleError: As ``load_schedule``.
+    """
+    root = _overridden(parse(carried.schedule, str(path)), overrides)
+    return Schedule.from_tree(root, str(path), carried.folder, outside_allowed(allow_outside))
 
 
 def overridden(
@@ -80,22 +112,6 @@ def overridden(
     return Schedule.from_tree(
         _overridden(of_value(data, "schedule"), overrides), "schedule", folder
     )
-
-
-def load_tree(path: Path, overrides: Overrides) -> tuple[Node, Path | None]:
-    """The tree of a schedule with everything merged, and the folder its files are beside.
-
-    Raises:
-        ScheduleError: No such file, no YAML, an ``extends`` that leads nowhere or in circles.
-    """
-    if carries(path):
-        carried = read_embedded(path)
-        root = parse(carried.schedule, str(path))
-        folder = carried.folder
-    else:
-        refuse_run(path)
-        root, folder = extended(path, ()), path.resolve().parent
-    return _overridden(root, overrides), folder
 
 
 def refuse_run(path: Path) -> None:
@@ -120,9 +136,18 @@ def _overridden(root: Node, overrides: Overrides) -> Node:
     return root
 
 
-def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> Node:
-    """The tree of a file laid on the tree of the file it extends."""
-    real = path.resolve()
+def extended(
+    path: Path, seen: tuple[Path, ...], inside: Path | None = None, where: str | None = None
+) -> Node:
+    """The tree of a file laid on the tree of the file it extends.
+
+    Args:
+        path: The file.
+        seen: The files that extend it.
+        inside: The folder that what is extended must be below; None: anywhere.
+        where: Place of the ``extends``; None for the file that was asked for.
+    """
+    real = _real(path)
     if real in seen or len(seen) >= MAX_EXTENDS:
         chain = " -> ".join(p.name for p in (*seen, real))
         raise ScheduleError(
@@ -130,7 +155,7 @@ def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> No
             where=where,
             remedy="let one of them extend nothing",
         )
-    if where is not None and not path.is_file():
+    if where is not None and not _is_file(path):
         names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise ScheduleError(
             "no such schedule to extend",
@@ -151,7 +176,25 @@ def extended(path: Path, seen: tuple[Path, ...], where: str | None = None) -> No
             value=base.plain(),
             remedy="such as extends: other.yaml",
         )
-    return merge(extended(path.parent / base.value, (*seen, real), at), root)
+    other = plain(path.parent / base.value)
+    if inside is not None and not is_inside(other, [inside]):
+        raise outside_error(base.value, at, "the schedule's folder", "copy it there; ")
+    return merge(extended(other, (*seen, real), inside, at), root)
+
+
+def _real(path: Path) -> Path:
+    """The path without links; as it is where the system cannot tell."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _overrides(

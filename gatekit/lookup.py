@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatekit.errors import InputError, WeightsError
+from gatekit.errors import InputError, ScheduleError, WeightsError
+from gatekit.outside import is_inside, outside_error, plain
 from gatekit.suggest import nearest
 
 VARIABLE = "GATEKIT_MODELS"
@@ -25,6 +26,7 @@ SUBFOLDERS = (
     "loras",
 )
 LISTED = 5_000
+LONGEST_NAME, LONGEST_PART = 3_000, 255  # bytes; folders come before it
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,24 @@ class Finder:
 
     def find(self, name: str | Path) -> Path | None:
         """Absolute path of a file (or folder of shards), or None."""
-        given = Path(name).expanduser()
+        return next((path for path in self.places(name) if path.exists()), None)
+
+    def places(self, name: str | Path) -> list[Path]:
+        """Every absolute path that a name may mean, first to last; none goes through ``..``."""
+        given = home(Path(name))
         if given.is_absolute():
-            return given if given.exists() else None
-        for folder in self.folders:
-            for sub in SUBFOLDERS:
-                path = folder / sub / given
-                if path.exists():
-                    return path.absolute()
-        return None
+            return [given]
+        return [plain(folder / sub / given) for folder in self.folders for sub in SUBFOLDERS]
+
+    def check_inside(self, name: str | Path, where: str) -> None:
+        """Raise ScheduleError for a name that leads out of the folders."""
+        if not all(is_inside(plain(path), self.folders) for path in self.places(name)):
+            raise outside_error(
+                str(name),
+                where,
+                "the schedule's folder and the model folders",
+                "name its folder with --models-dir, or the file with --set; ",
+            )
 
     def missing(self, name: str | Path, where: str) -> MissingFile:
         """What to say about a file that ``find`` did not find."""
@@ -84,6 +95,23 @@ class Finder:
         close = nearest(given.stem, stems)
         looked = (given.parent,) if given.is_absolute() else self.folders
         return MissingFile(str(name), where, looked, stems[close] if close else None)
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Raise ScheduleError for what cannot be the name of a file on any system."""
+    parts = name.encode("utf-8", "replace").replace(b"\\", b"/").split(b"/")
+    if "\0" in name or len(name) > LONGEST_NAME or any(len(p) > LONGEST_PART for p in parts):
+        raise ScheduleError(
+            "no file has such a name", where=where, value=name, remedy="give the name of a file"
+        )
+
+
+def home(path: Path) -> Path:
+    """A path that begins with ``~`` in full; as it is where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def listing(folder: Path) -> list[Path]:
@@ -119,9 +147,9 @@ def finder(
     given = [models_dir] if isinstance(models_dir, str | Path) else list(models_dir or ())
     variable = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     folders = [beside or Path.cwd(), *given, *variable, *last]
-    unique = dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders)
+    unique = dict.fromkeys(home(Path(folder)).absolute() for folder in folders)
     for folder in given:
-        if not Path(folder).expanduser().is_dir():
+        if not home(Path(folder)).is_dir():
             raise InputError(
                 "no such folder",
                 where="--models-dir",

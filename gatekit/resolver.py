@@ -15,7 +15,7 @@ from gatekit.executions import executed
 from gatekit.family import Components, ComponentSpec, ModelFamily, VideoSpec
 from gatekit.filefields import place_files, without_files
 from gatekit.identity import field_of
-from gatekit.lookup import Finder, MissingFile, finder, missing_error
+from gatekit.lookup import Finder, MissingFile, check_file_name, finder, missing_error
 from gatekit.memoryplan import check_memory
 from gatekit.path import as_path
 from gatekit.plan import Plan, PlannedPhase
@@ -223,6 +223,10 @@ class _Resolver:
                 raise relocated(exc, self.schedule.source.where(at)) from exc
 
     def _found(self, name: str, at: KeyPath, files: Finder) -> Path | None:
+        source = self.schedule.source
+        check_file_name(name, source.where(at))
+        if source.in_file(at) and not self.schedule.outside:
+            files.check_inside(name, source.where(at))
         path = files.find(name)
         if path is None:
             self.missing.append(files.missing(name, self.schedule.source.where(at)))

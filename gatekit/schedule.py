@@ -131,7 +131,7 @@ def as_bytes(value: Any) -> Any:
         number = float(match[1]) if match else None
     except ValueError:
         number = None
-    if match is None or number is None:
+    if match is None or number is None or number > 1e15:
         raise ValueError("a size is a number and a unit, such as 16GiB or 800MiB")
     unit = match[2].upper()
     return int(number * (DECIMAL[unit] if unit in DECIMAL else 1 << SIZES[unit]))
@@ -230,6 +230,7 @@ class Schedule(Model):
 
     _source: Source = PrivateAttr(default=Source("schedule"))
     _folder: Path | None = PrivateAttr(default=None)
+    _outside: bool = PrivateAttr(default=False)
 
     @property
     def source(self) -> Source:
@@ -241,8 +242,15 @@ class Schedule(Model):
         """The folder of the schedule file, where its weight files are looked up first."""
         return self._folder
 
+    @property
+    def outside(self) -> bool:
+        """Whether its files may be outside its folder and the model folders."""
+        return self._outside
+
     @classmethod
-    def from_tree(cls, root: Node, file: str, folder: Path | None) -> Schedule:
+    def from_tree(
+        cls, root: Node, file: str, folder: Path | None, outside: bool = False
+    ) -> Schedule:
         """Validate a tree of places; every error says where. Raises ScheduleError."""
         source = source_of(root, file)
         data = root.plain()
@@ -255,7 +263,7 @@ class Schedule(Model):
             )
         schedule = validated(cls, data, source, ())
         check(schedule, source)
-        schedule._source, schedule._folder = source, folder
+        schedule._source, schedule._folder, schedule._outside = source, folder, outside
         return schedule
 
     @classmethod

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 SHOWN = 12
 FEW = 8
+LONGEST = 200  # characters of a name that is compared with others
 
 
 def install_extra(name: str) -> str:
@@ -19,7 +20,7 @@ def install_extra(name: str) -> str:
 
 def nearest(name: object, names: Iterable[str]) -> str | None:
     """The valid name that ``name`` was probably meant to be, or None; one it begins comes first."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > LONGEST:
         return None
     folded = {known.lower().replace("-", "_"): known for known in names}
     given = name.lower().replace("-", "_")

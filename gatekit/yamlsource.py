@@ -1,20 +1,11 @@
-"""YAML with places: every value and key of a file knows its file, line and column.
-
-Read by YAML 1.2 (``on`` is a word, ``1e-3`` a number). Size, depth and the number of values
-after aliases are limited, so that no file can fill the memory.
-"""
+"""YAML with places: every value and key of a file knows its file, line and column."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
-from gatekit.errors import ScheduleError
-
-MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1 << 20, 20_000, 40
-OF_WEIGHTS = "of a weight file, 'gatekit inspect {}' says what it is"
 KeyPath = tuple[str | int, ...]
 
 
@@ -73,6 +64,11 @@ class Source:
     values: Mapping[KeyPath, Place] = field(default_factory=dict[KeyPath, Place])
     keys: Mapping[KeyPath, Place] = field(default_factory=dict[KeyPath, Place])
 
+    def in_file(self, path: Sequence[str | int]) -> bool:
+        """Whether a value was written in a file, and not given by an option or in code."""
+        place = self.values.get(tuple(path))
+        return place is not None and place.line is not None
+
     def where(self, path: Sequence[str | int], *, key: bool = False) -> str:
         """``file:line:column: dotted.path``; the nearest parent that was written counts.
 
@@ -116,80 +112,6 @@ def source_of(root: Node, file: str) -> Source:
     return Source(file, values, keys)
 
 
-def read_text(path: Path) -> str:
-    """Text of a schedule file.
-
-    Raises:
-        ScheduleError: Missing, unreadable, too large, or no UTF-8 text.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as exc:
-        raise ScheduleError(
-            f"cannot read the schedule: {exc.strerror or exc}",
-            where=str(path),
-            remedy="give the path of a schedule file (.yaml)",
-        ) from exc
-    if len(data) > MAX_BYTES:
-        raise ScheduleError(
-            f"larger than {MAX_BYTES >> 20} MiB",
-            where=str(path),
-            remedy=f"is it a schedule? {OF_WEIGHTS.format(path)}",
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise ScheduleError(
-            "no text file",
-            where=str(path),
-            remedy=f"a schedule is a YAML file in UTF-8; {OF_WEIGHTS.format(path)}",
-        )
-    return text
-
-
-def parse(text: str, file: str) -> Node:
-    """Parse YAML text into nodes.
-
-    Args:
-        text: One YAML document.
-        file: Its name, for messages.
-
-    Raises:
-        ScheduleError: No valid YAML, a key twice, or over the limits.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    yaml: Any = YAML(typ="safe", pure=True)
-    try:
-        root = yaml.compose(text)
-    except MarkedYAMLError as exc:
-        fault = cast(Any, exc)
-        mark: Any = fault.problem_mark or fault.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        raise ScheduleError(
-            f"no valid YAML: {fault.problem or fault.context or 'syntax error'}",
-            where=str(place),
-            remedy="check indentation, quotes and brackets there",
-        ) from exc
-    except (YAMLError, RecursionError) as exc:
-        raise ScheduleError(
-            f"no valid YAML: {str(exc).splitlines()[0]}", where=file, remedy="is it a schedule?"
-        ) from exc
-    if root is None:
-        return Node(None, Place(file, 1, 1))
-    return _Reader(yaml, file).node(root, 0)
-
-
-def parse_value(text: str, option: str) -> Node:
-    """Parse the value of ``--set KEY=VALUE``; every place in it is the option itself."""
-    node = parse(text, option)
-    return _replaced(node, Place(option))
-
-
 def of_value(value: Any, option: str) -> Node:
     """Nodes of a Python value (an override from code); every place is ``option``."""
     place = Place(option)
@@ -202,78 +124,10 @@ def of_value(value: Any, option: str) -> Node:
     return Node(value, place)
 
 
-def _replaced(node: Node, place: Place) -> Node:
+def replaced(node: Node, place: Place) -> Node:
+    """The same values, all of one place."""
     if (keys := items(node)) is not None:
-        return Node({k: _replaced(v, place) for k, v in keys.items()}, place)
+        return Node({k: replaced(v, place) for k, v in keys.items()}, place)
     if (listed := entries(node)) is not None:
-        return Node([_replaced(v, place) for v in listed], place)
+        return Node([replaced(v, place) for v in listed], place)
     return Node(node.value, place)
-
-
-@dataclass
-class _Reader:
-    """Turns composed YAML nodes into ours, counting values."""
-
-    yaml: Any
-    file: str
-    count: int = 0
-
-    def place(self, node: Any) -> Place:
-        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
-
-    def node(self, node: Any, depth: int) -> Node:
-        self.count += 1
-        place = self.place(node)
-        if self.count > MAX_VALUES or depth > MAX_DEPTH:
-            raise ScheduleError(
-                f"more than {MAX_VALUES} values or {MAX_DEPTH} levels after aliases",
-                where=str(place),
-                remedy="is it a schedule?",
-            )
-        kind: str = node.id
-        if kind == "mapping":
-            return Node(self.mapping(node, depth), place)
-        if kind == "sequence":
-            return Node([self.node(child, depth + 1) for child in node.value], place)
-        return Node(self.scalar(node, place), place)
-
-    def mapping(self, node: Any, depth: int) -> dict[str, Node]:
-        found: dict[str, Node] = {}
-        for key, value in node.value:
-            place = self.place(key)
-            if key.id != "scalar":
-                raise ScheduleError(
-                    "a key must be a word", where=str(place), remedy="quote it, or put braces right"
-                )
-            if key.value in found:
-                raise ScheduleError(
-                    f"key {key.value!r} is given twice", where=str(place), remedy="keep one of them"
-                )
-            if key.tag.endswith(":merge"):
-                raise ScheduleError(
-                    "merge keys are no part of YAML 1.2",
-                    where=str(place),
-                    remedy="use 'extends' at the top of the file, or write the keys out",
-                )
-            child = self.node(value, depth + 1)
-            child.key = place
-            found[key.value] = child
-        return found
-
-    def scalar(self, node: Any, place: Place) -> Any:
-        tag: str = node.tag.removeprefix("tag:yaml.org,2002:")
-        if tag in ("null", "bool", "int", "float"):
-            try:
-                return self.yaml.constructor.construct_object(node, deep=True)
-            except (ValueError, OverflowError) as exc:
-                raise ScheduleError(
-                    f"no valid {tag}",
-                    where=str(place),
-                    value=node.value,
-                    remedy="quote it if it is text",
-                ) from exc
-        if tag in ("str", "timestamp"):
-            return node.value
-        raise ScheduleError(
-            f"unknown YAML tag {node.tag!r}", where=str(place), remedy="take it out"
-        )

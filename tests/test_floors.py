@@ -15,7 +15,10 @@ import gatekit
 
 ROOT = Path(gatekit.__file__).parent
 FLOORS = {
-    0: ("errors", "sizetext", "params", "suggest", "cache", "countdown", "check"),
+    0: (
+        *("errors", "sizetext", "params", "suggest", "cache", "countdown", "check"),
+        *("outside", "safeheader"),
+    ),
     1: (
         *(
             "placement",
@@ -40,6 +43,7 @@ FLOORS = {
         "consistency",
         "hooks",
         "yamlsource",
+        "yamlparse",
         "load",
         "document",
         "merge",

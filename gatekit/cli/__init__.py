@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
+from gatekit import outside
 from gatekit.cli.app import COMMANDS, build
 from gatekit.errors import GatekitError
 
@@ -20,6 +22,30 @@ def call(argv: list[str]) -> int:
     """Run a command line and return its exit code: 0, 1, 2 or 130."""
     debug = "--debug" in argv or bool(os.environ.get("GATEKIT_DEBUG"))
     argv = [word for word in argv if word != "--debug"]
+    with everywhere(argv) as words:
+        return _call(words, debug)
+
+
+@contextlib.contextmanager
+def everywhere(argv: list[str]) -> Generator[list[str]]:
+    """The words of a command line without ``--allow-outside``, which holds for all it starts.
+
+    It goes into the environment, so that processes which a command starts have it too.
+    """
+    before = os.environ.get(outside.VARIABLE)
+    words = [word for word in argv if word != outside.OPTION]
+    if words != argv:
+        os.environ[outside.VARIABLE] = "1"
+    try:
+        yield words
+    finally:
+        if before is None:
+            os.environ.pop(outside.VARIABLE, None)
+        else:
+            os.environ[outside.VARIABLE] = before
+
+
+def _call(argv: list[str], debug: bool) -> int:
     app = build()
     try:
         if wants_plugins(argv):

@@ -62,6 +62,13 @@ def build() -> typer.Typer:
         debug: Annotated[
             bool, typer.Option("--debug", help="Show the traceback of an error.")
         ] = False,
+        allow_outside: Annotated[
+            bool,
+            typer.Option(
+                "--allow-outside",
+                help="Let schedules name files outside their folder and the model folders.",
+            ),
+        ] = False,
     ) -> None:
         pass
 

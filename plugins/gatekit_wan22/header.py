@@ -7,6 +7,7 @@ is checked against the size of the file before anything is mapped.
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,7 +114,10 @@ def first_overlap(tensors: Mapping[str, TensorInfo]) -> tuple[str, str] | None:
 def file_size(path: Path) -> int:
     """Size of a file; WeightsError where it cannot be read."""
     try:
-        return path.stat().st_size
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device never ends
+            raise OSError("a pipe, a device or a folder")
+        return found.st_size
     except OSError as error:
         raise WeightsError(
             f"cannot be read: {error.strerror or error}",

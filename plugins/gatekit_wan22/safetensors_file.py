@@ -81,7 +81,8 @@ def read_safetensors_header(path: Path) -> Header:
     if raw.count(b"[") + raw.count(b"{") > _MOST_LISTS:
         raise _bad(path, "its header lists more than any model has")
     try:
-        entries = json.loads(raw, object_pairs_hook=_unique)
+        # Decoded here: of bytes json guesses the encoding, and may take four bytes a character.
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
         if not isinstance(entries, dict):
             raise ValueError("not an object")
     except DuplicateNameError as error:

@@ -441,7 +441,7 @@ def test_the_schema_has_every_plugin_and_no_reference(fake, capsys):
 def test_the_schema_accepts_what_is_shipped_and_no_misspelling():
     jsonschema = pytest.importorskip("jsonschema")
     from gatekit.schema import json_schema
-    from gatekit.yamlsource import parse
+    from gatekit.yamlparse import parse
 
     schema = json.loads(json.dumps(json_schema()))
     kind = jsonschema.validators.validator_for(schema)

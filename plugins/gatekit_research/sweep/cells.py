@@ -52,9 +52,14 @@ def cells_of(document: gatekit.Document[SweepFile], arms: Sequence[Arm]) -> tupl
         arms: Its arms, resolved.
 
     Raises:
+        ScheduleError: An image outside the sweep's folder.
         InputError: An image that the family cannot use, at its prompt's line.
     """
     file, folder = document.value, document.folder
+    for number, prompt in enumerate(file.prompts):
+        for key in ("image", "last_image"):
+            if name := getattr(prompt, key):
+                document.beside(name, ("prompts", number, key))
     digests: dict[tuple[str, int, int], str] = {}
     cells: list[Cell] = []
     for arm in arms:

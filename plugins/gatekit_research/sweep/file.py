@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 import gatekit
 
 NAME = r"^[^\s,=][^,=]*$"
+FOLDER = r"^[^\s,=./\\][^,=/\\]*$"  # what can be the name of a folder here
 Values = Annotated[tuple[Any, ...], Field(min_length=1)]
 Changes = dict[str, Any]
 Axes = dict[str, Values]
@@ -82,7 +83,7 @@ class SweepFile(gatekit.Params):
     """
 
     version: Literal[1]
-    name: str = Field(pattern=NAME, max_length=80)
+    name: str = Field(pattern=FOLDER, max_length=80)
     base: str | None = None
     set: Changes = Field(default_factory=dict)
     list: Cases = ()
