@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.clip import check_clip, clip_frames
+from gatekit.determinism import deterministic
 from gatekit.device import check_device
 from gatekit.errors import GatekitError, InputError, OutputError, PluginError
 from gatekit.guided import Guided
@@ -110,7 +111,8 @@ def run(
     kept = warm or Cold()
     plan = kept.adopt(plan)
     execution = _Execution(plan, inputs, target, folder, progress or Silent(), kept, decode)
-    return execution.go(observers, resume, force)
+    with deterministic(plan.schedule.deterministic):
+        return execution.go(observers, resume, force)
 
 
 def check_devices(plan: Plan) -> None:

@@ -51,6 +51,7 @@ class PhaseAsk:
         attention: A backend's name, or ``auto``.
         compile: Whether to compile, or ``auto``.
         passes: Model passes that are expected.
+        deterministic: Whether the same bits are asked for from run to run.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PhaseAsk:
     attention: str = AUTO
     compile: bool | str = AUTO
     passes: int = 0
+    deterministic: bool = False
 
 
 def nothing_to_choose(asks: Sequence[PhaseAsk], family: str) -> tuple[Execution, ...]:

@@ -34,6 +34,7 @@ def executed(plan: Plan, every: Sequence[PlannedPhase]) -> Plan:
             compute=phase.compute,
             attention=entry.attention,
             compile=entry.compile,
+            deterministic=plan.schedule.deterministic,
             passes=sum(row.passes for row in rows if row.phase == phase.name),
         )
         for phase, entry in zip(every, plan.schedule.phases, strict=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gatekit.plan import Plan, PlannedPhase, PlannedStep
     from gatekit.variant import VariantFacts
 
+DETERMINISTIC = "deterministic: the same bits from run to run on the same device and versions"
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.\w+$)")
 
 
@@ -61,6 +62,7 @@ def summary(plan: Plan) -> list[str]:
         f"{video.frames} frames at {video.fps:g} fps ({seconds:.1f} s), on {plan.device}",
         cost,
         *_sharing(plan),
+        *([DETERMINISTIC] if plan.schedule.deterministic else []),
     ]
     return [*lines, str(plan.start)] if plan.start is not None else lines
 

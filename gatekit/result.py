@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatekit.determinism import deterministic
 from gatekit.embed import Carried
 from gatekit.latent import decode_latent, latent_bytes
 from gatekit.output import make_folder, write_atomic
@@ -49,7 +50,8 @@ class Result:
     def video(self) -> Tensor:
         """float32 ``[frames, height, width, 3]`` in [0, 1], on the CPU; decoded when asked for."""
         if self.decoded is None:
-            object.__setattr__(self, "decoded", decode_latent(self.plan, self.latent))
+            with deterministic(self.plan.schedule.deterministic):
+                object.__setattr__(self, "decoded", decode_latent(self.plan, self.latent))
         assert self.decoded is not None
         return self.decoded
 

@@ -226,6 +226,7 @@ class Schedule(Model):
     start: Annotated[Until | None, BeforeValidator(as_sigma)] = None
     memory: Memory = Memory()
     device: str | None = None
+    deterministic: bool = False
     phases: tuple[PhaseEntry, ...] = Field(min_length=1)
 
     _source: Source = PrivateAttr(default=Source("schedule"))

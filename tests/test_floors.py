@@ -57,7 +57,7 @@ FLOORS = {
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
-        *("warm", "doctor"),
+        *("warm", "doctor", "determinism"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
         *("checkpoint", "checkwriter", "hostcopies", "runlock", "sameness", "unchanged"),

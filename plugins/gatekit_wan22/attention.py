@@ -35,6 +35,7 @@ class Backend:
         package: Name and least version of the package that has it.
         capability: Least compute capability.
         exact: Whether it differs from the others by rounding alone.
+        repeats: Whether it is known to give the same bits from run to run, where torch is told to.
     """
 
     dispatch: str
@@ -45,26 +46,29 @@ class Backend:
     package: tuple[str, str] | None = None
     capability: tuple[int, int] = (0, 0)
     exact: bool = True
+    repeats: bool = True
 
 
 BACKENDS = {
     "native": Backend("native", "torch chooses", cuda=False, half=False),
     "math": Backend("_native_math", "plain operations", cuda=False, half=False),
-    "cudnn": Backend("_native_cudnn", "cuDNN, through torch", capability=(8, 0)),
+    "cudnn": Backend("_native_cudnn", "cuDNN, through torch", capability=(8, 0), repeats=False),
     "efficient": Backend("_native_efficient", "memory-efficient, of torch", half=False),
     "torch_flash": Backend("_native_flash", "flash 2, of torch", capability=(8, 0)),
     "flash": Backend(
         "flash", "flash 2", module="flash_attn", package=("flash-attn", "2.6.3"), capability=(8, 0)
     ),
     "flash3": Backend(
-        "_flash_3", "flash 3, built from source", module="flash_attn_3", capability=(9, 0)
+        "_flash_3", "flash 3, built from source", module="flash_attn_3", capability=(9, 0),
+        repeats=False,
     ),
     "sage": Backend(
         "sage", "8-bit products", module="sageattention", package=("sageattention", "2.1.1"),
-        capability=(8, 0), exact=False,
+        capability=(8, 0), exact=False, repeats=False,
     ),
     "xformers": Backend(
-        "xformers", "xFormers", half=False, module="xformers", package=("xformers", "0.0.29")
+        "xformers", "xFormers", half=False, module="xformers", package=("xformers", "0.0.29"),
+        repeats=False,
     ),
 }  # fmt: skip
 
@@ -83,7 +87,11 @@ def torch_version() -> tuple[int, ...]:
 
 
 def lacking(
-    name: str, device: str, compute: str, capability: tuple[int, int] | None
+    name: str,
+    device: str,
+    compute: str,
+    capability: tuple[int, int] | None,
+    deterministic: bool = False,
 ) -> tuple[str, str] | None:
     """What keeps a known backend from being used, and the remedy; None where nothing does.
 
@@ -92,8 +100,13 @@ def lacking(
         device: Of the run.
         compute: What the arithmetic runs in.
         capability: Of the GPU, if it can be told.
+        deterministic: Whether the same bits are asked for from run to run.
     """
     backend = BACKENDS[name]
+    if deterministic and not backend.repeats:
+        # torch offers cuDNN's under deterministic algorithms to nobody, for its gradients' sake.
+        why = "is not let by torch" if name == "cudnn" else "is not known to repeat its bits"
+        return f"{why} where 'deterministic' is true", "use auto, native or torch_flash"
     if backend.cuda and not device.startswith("cuda"):
         return f"needs a GPU, and this run is on {device}", "use auto, native or math"
     if capability is not None and capability < backend.capability:
@@ -121,27 +134,37 @@ def _installed(backend: Backend) -> bool:
         return False
 
 
-def usable(device: str, compute: str, capability: tuple[int, int] | None) -> list[str]:
+def usable(
+    device: str, compute: str, capability: tuple[int, int] | None, deterministic: bool = False
+) -> list[str]:
     """Backends that can be used here."""
-    return [n for n in BACKENDS if lacking(n, device, compute, capability) is None]
+    here = (device, compute, capability, deterministic)
+    return [n for n in BACKENDS if lacking(n, *here) is None]
 
 
-def choose(asked: str, device: str, compute: str, capability: tuple[int, int] | None) -> str:
+def choose(
+    asked: str,
+    device: str,
+    compute: str,
+    capability: tuple[int, int] | None,
+    deterministic: bool = False,
+) -> str:
     """The backend of a phase.
 
     Raises:
         ScheduleError: An unknown one, or one that is not here; the message names those that are.
     """
-    here = f"here there are: {', '.join([AUTO, *usable(device, compute, capability)])}"
+    place = (device, compute, capability, deterministic)
+    here = f"here there are: {', '.join([AUTO, *usable(*place)])}"
     if asked == AUTO:
         fast = capability is not None and capability[0] in CUDNN_BEST
-        able = lacking("cudnn", device, compute, capability) is None
+        able = lacking("cudnn", *place) is None
         return "cudnn" if fast and able else "native"
     if asked not in BACKENDS:
         close = get_close_matches(asked, [AUTO, *BACKENDS], n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise ScheduleError("unknown attention backend", value=asked, remedy=meant + here)
-    problem = lacking(asked, device, compute, capability)
+    problem = lacking(asked, *place)
     if problem is not None:
         what, remedy = problem
         raise ScheduleError(f"attention backend {asked!r} {what}", remedy=f"{remedy}; {here}")

@@ -75,6 +75,21 @@ def choose(asked: bool | str, device: str, saved: float) -> tuple[bool, str]:
     return True, f"compiled, as it saves about {compared}"
 
 
+def never(asked: bool | str) -> bool:
+    """False: a deterministic run is not compiled, as torch times code and takes what is faster.
+
+    Raises:
+        ScheduleError: It was asked for.
+    """
+    if asked is True:
+        raise ScheduleError(
+            "compiled code is chosen by timing, so its bits may differ from run to run",
+            value="true",
+            remedy="take 'compile' out, or 'deterministic'",
+        )
+    return False
+
+
 @cache
 def compiled_forward(block_class: type[Any]) -> Any:
     """``forward`` of a block class, compiled when it is first run; one for the whole process."""

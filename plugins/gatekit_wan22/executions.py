@@ -35,7 +35,10 @@ def executions(asks: Sequence[PhaseAsk], tokens: int, device: str) -> tuple[Exec
     found: list[Execution] = []
     for i, (ask, name, key) in enumerate(zip(asks, chosen, keys, strict=True)):
         with placed_at(i, "compile"):
-            compiled, why = compiling.choose(ask.compile, device, saved[key])
+            if ask.deterministic:
+                compiled, why = compiling.never(ask.compile), ""
+            else:
+                compiled, why = compiling.choose(ask.compile, device, saved[key])
         unseen = device.startswith("cuda") and capability is None
         changes = "" if attention.BACKENDS[name].exact else name
         remarks = tuple(line for line in (why, UNSEEN if unseen else "") if line)
@@ -49,7 +52,7 @@ def _attention(number: int, ask: PhaseAsk, device: str, capability: tuple[int, i
         if ask.compute == "fp8":
             check_fp8(device, capability, matrices(ask.variant) if ask.found else ())
     with placed_at(number, "attention"):
-        return attention.choose(ask.attention, device, ask.compute, capability)
+        return attention.choose(ask.attention, device, ask.compute, capability, ask.deterministic)
 
 
 def matrices(variant: object) -> list[tuple[str, tuple[int, ...]]]:

@@ -34,6 +34,16 @@ def test_cudnn_needs_a_torch_that_gets_it_right(monkeypatch):
         choose("cudnn", "cuda", "bf16", H100)
 
 
+def test_a_deterministic_run_takes_none_that_may_differ():
+    assert choose("auto", "cuda", "bf16", H100) == "cudnn"
+    assert choose("auto", "cuda", "bf16", H100, deterministic=True) == "native"
+    with pytest.raises(ScheduleError, match=r"'cudnn' is not let by torch .*torch_flash"):
+        choose("cudnn", "cuda", "bf16", H100, deterministic=True)
+    with pytest.raises(ScheduleError, match="'xformers' is not known to repeat its bits"):
+        choose("xformers", "cuda", "bf16", H100, deterministic=True)
+    assert choose("torch_flash", "cuda", "bf16", H100, deterministic=True) == "torch_flash"
+
+
 def test_an_unknown_one_names_those_that_are_here():
     message = (
         r"unknown attention backend \(got 'cudn'\); did you mean 'cudnn'\? .*auto, native, math"

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gatekit import Execution, ScheduleError
-from gatekit_wan22 import WanConditioning, attention, compiling
+from gatekit import Execution, PhaseAsk, ScheduleError
+from gatekit_wan22 import WanConditioning, attention, compiling, executions
 from gatekit_wan22.compiling import choose, saved_seconds
 
 EAGER, COMPILED = Execution("native", False), Execution("native", True)
@@ -213,6 +213,21 @@ def test_auto_on_a_gpu(monkeypatch):
     monkeypatch.setattr(compiling, "find_spec", lambda name: None)
     off, why = choose("auto", "cuda", 1e9)
     assert not off and "needs the package triton" in why
+
+
+def test_a_deterministic_run_is_not_compiled_and_takes_no_cudnn(monkeypatch):
+    monkeypatch.setattr(executions, "compute_capability", lambda device: (9, 0))
+    monkeypatch.setattr(compiling, "lacking", lambda device: None)
+
+    def chosen(**given):
+        ask = PhaseAsk("low", None, False, "bf16", passes=1000, **given)
+        return executions.executions([ask], 32_760, "cuda")[0]
+
+    assert (chosen().attention, chosen().compiled) == ("cudnn", True)
+    same = chosen(deterministic=True)
+    assert (same.attention, same.compiled) == ("native", False)
+    with pytest.raises(ScheduleError, match="chosen by timing"):
+        chosen(deterministic=True, compile=True)
 
 
 def test_what_cannot_be_compiled_is_refused_where_asked_for(monkeypatch):
