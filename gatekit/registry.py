@@ -17,6 +17,7 @@ import pluggy
 
 from gatekit import hooks
 from gatekit.errors import PluginError
+from gatekit.pluginlimit import LEFT_OUT, divided
 from gatekit.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -120,9 +121,13 @@ class Registry:
 
     def load(self, point: EntryPoint) -> None:
         """Load one entry point; a failure is recorded under the plugin's name."""
-        dist = point.dist
-        package, version = (dist.name, dist.version) if dist else ("unknown package", "")
+        package, version = package_of(point)
         self.add(point.load, point.name, package, version, point.value)
+
+    def leave_out(self, point: EntryPoint) -> None:
+        """Note a plugin that is installed and not to be loaded; none of its code runs."""
+        info = PluginInfo(point.name, *package_of(point), point.value, LEFT_OUT)
+        self.plugins.setdefault(point.name, info)
 
     def register(self, plugin: Any, name: str | None = None) -> None:
         """Add a module or an object that carries hook implementations, as a test does."""
@@ -246,6 +251,11 @@ class Registry:
         return {name: info for name, info in self.plugins.items() if info.error}
 
 
+def package_of(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the package that a plugin comes in."""
+    return (point.dist.name, point.dist.version) if point.dist else ("unknown package", "")
+
+
 def key(kind: str, cls: type[Any]) -> Any:
     """What a class is found by."""
     return (cls.family, cls.name) if kind == "variant" else cls.name
@@ -292,8 +302,11 @@ def registry() -> Registry:
     # Once each, in an order that no installation changes.
     unique = {(p.name, p.value, p.dist.name if p.dist else ""): p for p in points}
     found = Registry()
-    for _, point in sorted(unique.items()):
+    kept, left = divided(point for _, point in sorted(unique.items()))
+    for point in kept:
         found.load(point)
+    for point in left:
+        found.leave_out(point)
     return found
 
 

@@ -17,7 +17,7 @@ ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: (
         *("errors", "sizetext", "params", "suggest", "cache", "countdown", "check"),
-        *("outside", "safeheader"),
+        *("outside", "safeheader", "pluginlimit"),
     ),
     1: (
         *(

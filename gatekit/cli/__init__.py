@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from gatekit import outside
+from gatekit import outside, pluginlimit
 from gatekit.cli.app import COMMANDS, build
 from gatekit.errors import GatekitError
 
@@ -28,21 +28,38 @@ def call(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def everywhere(argv: list[str]) -> Generator[list[str]]:
-    """The words of a command line without ``--allow-outside``, which holds for all it starts.
+    """The words of a command line without ``--allow-outside`` and ``--plugins``.
 
-    It goes into the environment, so that processes which a command starts have it too.
+    These hold for all that it does: they go into the environment, so that processes which a
+    command starts have them too.
     """
-    before = os.environ.get(outside.VARIABLE)
-    words = [word for word in argv if word != outside.OPTION]
-    if words != argv:
-        os.environ[outside.VARIABLE] = "1"
+    before = {name: os.environ.get(name) for name in (outside.VARIABLE, pluginlimit.VARIABLE)}
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if word == outside.OPTION:
+            os.environ[outside.VARIABLE] = "1"
+        elif option == pluginlimit.OPTION and (given := value if equals else next(rest, "")):
+            os.environ[pluginlimit.VARIABLE] = given
+        else:
+            words.append(word)
+    limited = os.environ.get(pluginlimit.VARIABLE) != before[pluginlimit.VARIABLE]
     try:
+        _forget_plugins(limited)
         yield words
     finally:
-        if before is None:
-            os.environ.pop(outside.VARIABLE, None)
-        else:
-            os.environ[outside.VARIABLE] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        _forget_plugins(limited)
+
+
+def _forget_plugins(changed: bool) -> None:
+    """Load plugins anew when next asked for; only a caller in this process has any loaded."""
+    if changed and (module := sys.modules.get("gatekit.registry")):
+        module.registry.cache_clear()
 
 
 def _call(argv: list[str], debug: bool) -> int:
@@ -104,5 +121,4 @@ def wants_plugins(argv: list[str]) -> bool:
         return False
     from importlib.metadata import entry_points
 
-    ours = "gatekit-diffusion"
-    return any(p.dist is None or p.dist.name != ours for p in entry_points(group="gatekit"))
+    return any(not pluginlimit.is_ours(p) for p in entry_points(group="gatekit"))

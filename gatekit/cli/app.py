@@ -62,6 +62,14 @@ def build() -> typer.Typer:
         debug: Annotated[
             bool, typer.Option("--debug", help="Show the traceback of an error.")
         ] = False,
+        limit: Annotated[
+            str | None,
+            typer.Option(
+                "--plugins",
+                metavar="none|A,B",
+                help="Load of the installed plugins only these, beside gatekit's own.",
+            ),
+        ] = None,
         allow_outside: Annotated[
             bool,
             typer.Option(

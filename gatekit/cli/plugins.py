@@ -10,6 +10,7 @@ from gatekit.cli.options import JsonOption
 def plugins(as_json: JsonOption = False) -> None:
     """List the plugins and what each offers."""
     from gatekit.cli.options import print_json
+    from gatekit.pluginlimit import LEFT_OUT
     from gatekit.registry import KINDS, registry
 
     known = registry()
@@ -28,6 +29,7 @@ def plugins(as_json: JsonOption = False) -> None:
                 "package": info.package,
                 "version": info.version,
                 "module": info.module,
+                "path": path_of(info.module),
                 "error": info.error,
                 "offers": offers,
             }
@@ -41,12 +43,28 @@ def plugins(as_json: JsonOption = False) -> None:
         return
     for entry in found:
         print(f"{entry['name']} ({entry['package']} {entry['version']})".replace(" )", ")"))
-        if entry["error"]:
+        print(f"  from: {entry['path'] or entry['module']}")
+        if entry["error"] == LEFT_OUT:
+            print(f"  not loaded: {LEFT_OUT}")
+        elif entry["error"]:
             print(f"  BROKEN: {entry['error']}")
         for label, names in entry["offers"].items():
             print(f"  {label}: {', '.join(names)}")
     for clash in clashes:
         print(f"CLASH: {clash['kind']} {clash['name']!r} is offered by {clash['classes']}")
+
+
+def path_of(module: str) -> str | None:
+    """The file of a plugin's module, found without running any of it."""
+    from importlib.util import find_spec
+
+    top, _, below = module.partition(":")[0].partition(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    origin = spec.origin if spec is not None else None
+    return f"{origin} ({module})" if origin and below else origin
 
 
 def _commands(plugin: Any) -> list[str]:

@@ -55,6 +55,7 @@ class Session:
         from gatekit.cli.progress import shown
         from gatekit.cli.said import said
         from gatekit.execute import run
+        from gatekit.pluginlimit import LEFT_OUT
         from gatekit.registry import registry
 
         before = signal.getsignal(signal.SIGINT)
@@ -62,6 +63,8 @@ class Session:
         for warning in self.plan.warnings:
             self._say(f"warning: {warning}")
         for plugin in registry().broken.values():
+            if plugin.error == LEFT_OUT:
+                continue
             self._say(f"warning: plugin {plugin} was not loaded: {plugin.error}")
         self._find()
         try:

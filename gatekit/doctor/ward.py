@@ -65,16 +65,21 @@ def _unavailable(start: str, needs: str) -> Check:
 
 
 def _plugins(*, own: bool) -> Finding:
+    from gatekit.pluginlimit import LEFT_OUT
     from gatekit.registry import GROUP, registry
 
     known = registry()
     infos = [i for i in known.plugins.values() if (i.package == OWN_PACKAGE) == own]
+    left_out = [info.name for info in infos if info.error == LEFT_OUT]
+    infos = [info for info in infos if info.name not in left_out]
     broken = [f"{info.name}: {info.error}" for info in infos if info.error]
     if not own:
         broken += [f"two of one name: {text}" for text in known.clashes.values()]
     if broken:
         remedy = "reinstall gatekit" if own else "update or uninstall them"
         return Finding("broken", "; ".join(broken), remedy)
+    if left_out and not infos:
+        return Finding("ok", f"{LEFT_OUT}: {', '.join(left_out)}")
     if not infos:
         return Finding("missing", f"no entry points of {GROUP!r}", "pip install -e . or a wheel")
     names = [i.name if own else f"{i.name} ({i.package} {i.version})".strip() for i in infos]

@@ -26,8 +26,9 @@ _SCALARS = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _LENGTH, _BUFFER = struct.Struct("<Q"), 1 << 20
-# Far above what any model has: 1,095 tensors, 256,000 pieces of a vocabulary in some 5 MB.
-_MOST = {"tensors": 100_000, "keys": 100_000, "strings": 1_000_000, "array items": 1 << 28}
+# Far above what any model has: 1,095 tensors, as many keys at most, 256,000 pieces of a
+# vocabulary in some 5 MB.
+_MOST = {"tensors": 100_000, "keys": 20_000, "strings": 1_000_000, "array items": 1 << 28}
 _BUDGET = 16 << 20  # bytes of metadata that are read, not passed over
 _SHORT = 64  # arrays longer than this are passed over: vocabularies and their scores
 
@@ -157,10 +158,14 @@ def read_gguf_values(path: Path, prefix: str) -> dict[str, Any]:
         WeightsError: The file is truncated, or its header claims what cannot be.
     """
     found: dict[str, Any] = {}
+    seen: set[str] = set()
     with path.open("rb") as stream:
         reader = _Reader(path, stream, file_size(path))
         for _ in range(_start(reader)[1]):
             key = reader.string()
+            if key in seen:
+                raise reader.bad(f"the key '{printable(key)}' occurs twice")
+            seen.add(key)
             wanted = key.startswith(prefix)
             value = reader.value(reader.scalar("<I"), math.inf if wanted else _SHORT)
             if wanted:
@@ -180,6 +185,8 @@ def read_gguf_header(path: Path) -> Header:
         metadata: dict[str, Any] = {}
         for _ in range(number_of_keys):
             key = reader.string()
+            if key in metadata:
+                raise reader.bad(f"the key '{printable(key)}' occurs twice")
             metadata[key] = reader.value(reader.scalar("<I"))
         entries = [_tensor_entry(reader) for _ in range(number_of_tensors)]
         end = stream.tell()

@@ -78,6 +78,8 @@ def read_safetensors_header(path: Path) -> Header:
         if length > _MOST:
             raise _bad(path, f"its header of {length:,} bytes is longer than any model's")
         raw = stream.read(length)
+    if b"\0" in raw:  # JSON has none; decoded, an empty stretch of 32 MB could take 128
+        raise _bad(path, "its header is no JSON object")
     if raw.count(b"[") + raw.count(b"{") > _MOST_LISTS:
         raise _bad(path, "its header lists more than any model has")
     try:

@@ -299,6 +299,9 @@ CASES: dict[str, Make] = {
     "GGUF of 400 million tensors": gguf(tensors=400_000_000, size=10 * GB),
     "GGUF of 2^40 keys": gguf(keys=1 << 40, size=4096),
     "GGUF of 500 million keys": gguf(keys=500_000_000, size=10 * GB),
+    "GGUF of 20,000 empty keys": gguf(keys=20_000, size=10 * GB),
+    "GGUF key twice": gguf(keys=2, body=(KEY + struct.pack("<I?", 7, True)) * 2, size=4096),
+    "safetensors header of 30 MB of zeros": raw(b"{\xf0\x9f\x98\x80", 10 * GB, length=30 << 20),
     "GGUF name of 4 GB": gguf(keys=1, body=struct.pack("<Q", 1 << 32), size=9 * GB),
     "GGUF value of 4 GB": gguf(keys=1, body=KEY + struct.pack("<IQ", 8, 1 << 32), size=9 * GB),
     "GGUF values of 15 MB, a thousand": gguf(

@@ -2,8 +2,9 @@
 
 ``python tests/bench/fuzz.py gguf safetensors schedule --inputs 100000`` prints for each target
 how many inputs went in, what came out, the slowest, and the memory. An input fails if it raises
-what is none of gatekit's errors, takes over 2 s, or more than 256 MB. atheris (extra ``fuzz``)
-mutates what reaches new code; without it, or with ``--mutate``, seeds are mutated blindly.
+what is none of gatekit's errors, takes over 2 s, or more than 256 MB. Where atheris is installed
+(``pip install atheris``), what reaches new code is mutated on; without it, or with ``--mutate``,
+seeds are mutated blindly.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def guided(target: str, number: int, folder: Path, keep: Path, seed: int) -> Non
         f"-max_len={LONGEST}",
         f"-seed={seed}",
         "-verbosity=0",
-        "-timeout=0",
+        f"-timeout={STUCK}",
         "-len_control=0",
     ]
     options += ["-rss_limit_mb=0", "-detect_leaks=0", "-print_final_stats=0"]

@@ -1,7 +1,10 @@
 """Installed plugins that do not import or that clash: named, and in nobody's way."""
 
+from pathlib import Path
+
 import pytest
 
+import gatekit
 from gatekit.cli import call
 from gatekit.registry import registry
 
@@ -92,3 +95,35 @@ def test_two_of_one_name_are_both_named(site, here, capsys):
     assert "curl_two.CurlTwo (curl-two)" in told
     assert "uninstall one of the two packages" in told
     assert call(["plan", "fake.yaml"]) == 0
+
+
+QUICKSTART = str(Path(gatekit.__file__).parents[1] / "schedules" / "quickstart.yaml")
+WRITES = SAMPLER + '\n\nfrom pathlib import Path\n\nPath(__file__).with_suffix(".ran").touch()\n'
+
+
+@pytest.mark.parametrize("limit", ["none", "other", "other-package"])
+def test_a_plugin_that_is_left_out_does_not_run(site, capsys, limit):
+    name = f"curls_{limit.replace('-', '_')}"  # Python imports each once
+    package(site, "a-package", name, WRITES.format(title="Curl"))
+    package(site, "other-package", "other", "X = 1")
+    assert call(["plugins", "--plugins", limit]) == 0
+    said = capsys.readouterr().out
+    assert f"{name} (a-package 1.2)\n  from: {site / name}.py\n  not loaded: left out" in said
+    assert ("\n  from: " + str(site / "other.py") + "\n  not loaded" in said) == (limit == "none")
+    changed = "--set=phases.polish.sampler=curl"
+    assert call(["plan", QUICKSTART, changed, f"--plugins={limit}"]) == 2
+    assert f"plugin {name} (a-package 1.2): left out by --plugins" in capsys.readouterr().err
+    assert not (site / f"{name}.ran").exists()
+    assert call(["plugins", "--plugins", name]) == 0
+    assert "sampler: curl\n" in capsys.readouterr().out
+    assert (site / f"{name}.ran").exists()
+
+
+def test_a_limit_of_an_unknown_name(site, capsys):
+    package(site, "a-package", "curls", SAMPLER.format(title="Curl"))
+    assert call(["plugins", "--plugins", "culrs"]) == 2
+    assert (
+        "--plugins: no such plugin (got 'culrs'); did you mean 'curls'?" in capsys.readouterr().err
+    )
+    assert call(["plugins"]) == 0  # and it holds for that command alone
+    assert "sampler: curl\n" in capsys.readouterr().out
