@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +69,12 @@ def read_embedded(path: Path) -> Carried:
         raise ScheduleError("no such video", where=str(path), remedy="check the path")
     suffix = file.suffix.lower()
     try:
-        text = READERS[suffix](file) if suffix in READERS else ""
-    except (OSError, ValueError, SyntaxError) as exc:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on pictures that are large or damaged
+            text = READERS[suffix](file) if suffix in READERS else ""
+    except InputError:
+        raise
+    except Exception as exc:  # readers of pictures raise nearly everything
         raise ScheduleError(
             f"no readable {suffix[1:]}",
             where=str(path),

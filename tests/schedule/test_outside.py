@@ -2,6 +2,9 @@
 
 import json
 import os
+import struct
+import tracemalloc
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +170,38 @@ def test_a_mp4_that_points_elsewhere_is_not_followed(tmp_path):
     (tmp_path / "v.mp4").write_text("#EXTM3U\n#EXTINF:1\nhttp://localhost:1/a.ts\n")
     with pytest.raises(gatekit.ScheduleError, match="no readable mp4"):
         gatekit.load_schedule(tmp_path / "v.mp4")
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+HEADER = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)),
+        PNG
+        + chunk(b"IHDR", HEADER)
+        + chunk(b"zTXt", b"comment\0\0" + zlib.compress(b"x" * (64 << 20)))
+        + chunk(b"IDAT", b"")
+        + chunk(b"IEND", b""),
+        PNG + chunk(b"IHDR", HEADER[:5]),
+        PNG,
+        b"",
+        b"RIFF\xff\xff\xff\xffWEBPVP8X",
+    ],
+)
+@pytest.mark.parametrize("name", ["v.png", "v.webp"])
+def test_a_picture_made_to_fill_the_memory(tmp_path, content, name):
+    """Of 2^60 pixels, with a text of 64 MiB in 64 kB, or cut short: one error."""
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(gatekit.ScheduleError, match=r"no readable|carries no schedule"):
+        gatekit.load_schedule(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
