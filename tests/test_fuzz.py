@@ -27,7 +27,7 @@ def test_mutations_of_seeds(target, tmp_path):
 
 def test_seeds_reach_both_ends(tmp_path):
     """A harness that refuses everything at the door, or nothing, would find nothing."""
-    for target in ("gguf", "safetensors", "pth", "schedule"):
+    for target in ("gguf", "safetensors", "pth", "schedule", "carried"):
         found = Found(target)
         for data in SEEDS[target]():
             try_one(found, data, tmp_path)

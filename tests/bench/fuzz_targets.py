@@ -190,14 +190,16 @@ def carried_seeds() -> list[bytes]:
         "name": "a",
         "family": {"use": "tinywan"},
         "text_encoder": {"file": "tinywan_umt5_fp16.safetensors"},
-        "vae": {"file": "/etc/passwd"},
-        "variants": {"a": {"use": "gguf", "file": "../tinywan_high_Q2_K.gguf"}},
+        "vae": {"file": "tinywan_vae_fp16.safetensors"},
+        "variants": {"a": {"use": "gguf", "file": "tinywan_high_Q2_K.gguf"}},
         "sigmas": {"use": "karras", "steps": 4},
         "phases": [{"name": "a", "variant": "a", "sampler": "heun"}],
     }
     inputs = {"prompt": "a", "seed": 1, "image": {"file": "../a.png", "sha256": "0"}}
     whole = {"format": "gatekit-video-1", "schedule": data, "inputs": inputs, "weights": {"a": "0"}}
-    return [json.dumps(whole | more).encode() for more in ({}, {"inputs": []}, {"schedule": None})]
+    outside = data | {"vae": {"file": "/etc/passwd"}}
+    changes = ({}, {"schedule": outside}, {"inputs": []}, {"schedule": None})
+    return [json.dumps(whole | change).encode() for change in changes]
 
 
 def sentencepiece_seeds() -> list[bytes]:

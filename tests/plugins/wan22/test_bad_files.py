@@ -1,6 +1,7 @@
 """Files that are wrong: one WeightsError each, naming the file and what to do."""
 
 import json
+import os
 import struct
 
 import gguf
@@ -283,3 +284,9 @@ def test_header_equals_gguf_py(wan, tools, tmp_path):
         assert info.shape == tuple(int(n) for n in tensor.shape[::-1])
         assert info.type == tensor.tensor_type.name
         assert (info.offset, info.nbytes) == (tensor.data_offset, tensor.n_bytes)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "wan.gguf")
+    with pytest.raises(WeightsError, match="cannot be read: a pipe, a device or a folder"):
+        read_header(tmp_path / "wan.gguf")
