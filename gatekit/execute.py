@@ -21,10 +21,11 @@ from gatekit.lookup import missing_error
 from gatekit.path import as_path
 from gatekit.provenance import peak_memory, tensors_hash
 from gatekit.registry import registry
-from gatekit.residency import Residency, decoded
+from gatekit.residency import TILE, Residency, decoded
 from gatekit.result import Result
 from gatekit.runfolder import RunFolder, open_run_folder
 from gatekit.target import Target
+from gatekit.unchanged import Unchanged
 from gatekit.warm import Cold, Warm
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ class _Execution:
     decode: bool = True
     timings: dict[str, float] = field(default_factory=dict[str, float])
 
+    def __post_init__(self) -> None:
+        self.unchanged = Unchanged(self.plan.files())
+
     def go(
         self, observers: Sequence[Observer], resume: str | Path | None, force: bool = False
     ) -> Result:
@@ -206,10 +210,14 @@ class _Execution:
         failed = self._keep_latent(latent)
         video: Tensor | None = None
         if self.decode if self.out is None else self.out.kind != "latent":
+            self.unchanged.check(self.plan.family.component_files().get("vae", ()))
             video = self._timed(
                 "decoding",
                 lambda: decoded(
-                    self.warm.loaded, self.plan.device, lambda: decode_latent(self.plan, latent)
+                    self.warm.loaded,
+                    self.plan.device,
+                    lambda: decode_latent(self.plan, latent),
+                    self._tiled(latent),
                 ),
             )
         weights = hashes.result() if hashes is not None else None
@@ -227,6 +235,22 @@ class _Execution:
                 weights=weights,
             )
         return result
+
+    def _tiled(self, latent: Tensor) -> Callable[[], Tensor] | None:
+        """Decoding in smaller tiles; None where there is no VAE section, or tiles are small."""
+        family = self.plan.family
+        components, vae = family.components, family.components.vae
+        if vae is None or (isinstance(vae.tile, int) and vae.tile <= TILE):
+            return None
+
+        def decode() -> Tensor:
+            family.components = replace(components, vae=replace(vae, tile=TILE))
+            try:
+                return decode_latent(self.plan, latent)
+            finally:
+                family.components = components
+
+        return decode
 
     def _timed(self, what: str, call: Callable[[], Any]) -> Any:
         self.progress.doing(what)
@@ -325,6 +349,8 @@ class _Execution:
 
         def open_model() -> Evaluate:
             self.progress.doing(f"loading {phase.variant}")
+            files = plan.variants[phase.variant].files()
+            self.unchanged.check(files)
             plan.variants[phase.variant].adjust(phase.params)
             plan.variants[phase.variant].configure(phase.execution)
             variant = residency.acquire(phase)
@@ -334,6 +360,7 @@ class _Execution:
             opened.append(guided)
 
             def evaluate(x: Tensor, sigma: float, memory: Memory) -> tuple[Tensor, Memory]:
+                self.unchanged.check_held(files)
                 counted = guided.passes, guided.skipped
 
                 def velocity() -> tuple[Tensor, Memory]:
@@ -354,4 +381,5 @@ class _Execution:
             open=open_model,
             passes=lambda: sum(guided.passes for guided in opened),
             skipped=lambda: sum(guided.skipped for guided in opened),
+            model=phase.variant,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit.stage import Engine, Stage
 from gatekit.state import Record, State
+from gatekit.telling import Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,18 +21,27 @@ Checkpoint = Callable[[State, Record], None]
 
 @dataclass
 class Ledger:
-    """Meters intervals, keeps their records, tells checkpoint, observers and hooks."""
+    """Meters intervals, keeps their records, tells checkpoint, observers and hooks.
+
+    Attributes:
+        entered: The state in which the phase was entered: what is saved of a sampler that cannot go
+            on in the midst of its stretch.
+    """
 
     engine: Engine
     observers: tuple[Observer, ...] = ()
     checkpoint: Checkpoint | None = None
     hooks: Any = None
     records: list[Record] = field(default_factory=list[Record])
+    entered: State | None = None
     _clock: float = 0.0
     _boundary: float = 0.0
     _nfe: int = 0
     _passes: int = 0
     _skipped: int = 0
+
+    def __post_init__(self) -> None:
+        self._told = Told(self.hooks)
 
     def start(self) -> None:
         """An interval begins; whatever is loaded has been loaded."""
@@ -67,7 +77,8 @@ class Ledger:
         self._skipped = self.engine.skipped
         self.records.append(record)
         if self.checkpoint is not None:
-            self.checkpoint(after, record)
+            whole = stage.sampler.resumable or after.sigma == stage.sigmas[-1]
+            self.checkpoint(after if whole else self.entered or before, record)
         for observer in self.observers:
             observer(after, record, denoised)
         self.tell("step_end", state=after, record=record, denoised=denoised)
@@ -78,13 +89,9 @@ class Ledger:
             self.engine.check()
 
     def tell(self, event: str, **arguments: Any) -> None:
-        """Call the observing hook ``gatekit_<event>``."""
-        if self.hooks is not None:
-            getattr(self.hooks, f"gatekit_{event}")(**arguments)
+        """Call the observing hook ``gatekit_<event>``; a plugin that fails is told no more."""
+        self._told.tell(event, arguments)
 
     def ask(self, question: str, state: State, leaving: str, entering: str) -> State | None:
         """Call a hook whose first result wins."""
-        if self.hooks is None:
-            return None
-        hook = getattr(self.hooks, f"gatekit_{question}")
-        return hook(state=state, leaving=leaving, entering=entering)
+        return self._told.ask(question, {"state": state, "leaving": leaving, "entering": entering})

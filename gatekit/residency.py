@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gatekit.capacity import free_bytes
 from gatekit.chunks import ChunkPool
 from gatekit.device import kind_of
-from gatekit.errors import GatekitError
+from gatekit.errors import GatekitError, InputError
 from gatekit.memoryplan import SHARE, MemoryPlan, at_most, memory_plan, parts_of
 from gatekit.placement import Demand, Placement, ways
 from gatekit.sizetext import as_setting, size
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gatekit")
 T = TypeVar("T")
+TILE = 256  # pixels, where decoding ran out of memory
 LESS = 0.9  # of the memory that was to be used when it ran out, to be asked for next time
 
 
@@ -247,8 +249,17 @@ def out_of_memory(exc: BaseException) -> bool:
     return named or "STATUS_ALLOC_FAILED" in str(exc)
 
 
-def decoded(loaded: dict[ModelVariant, int], device: str, call: Callable[[], T]) -> T:
-    """What ``call`` makes of a latent; once more without any model, if memory runs out."""
+def decoded(
+    loaded: dict[ModelVariant, int],
+    device: str,
+    call: Callable[[], T],
+    tiled: Callable[[], T] | None = None,
+) -> T:
+    """What ``call`` makes of a latent; where memory runs out, again without models, then ``tiled``.
+
+    Raises:
+        GatekitError: Memory does not suffice.
+    """
     found: list[T] = []
     error = attempt(lambda: found.append(call()))
     if error is not None and loaded:
@@ -257,6 +268,16 @@ def decoded(loaded: dict[ModelVariant, int], device: str, call: Callable[[], T])
             variant.unload()
         loaded.clear()
         error = attempt(lambda: found.append(call()))
+    if error is not None and tiled is not None:
+        log.warning(
+            "decoding ran out of memory on %s (%s); once more in tiles of %d pixels, which may "
+            "change its last bits; ask for them with --set vae.tile=%d",
+            *(device, error, TILE, TILE),
+        )
+        with contextlib.suppress(
+            InputError
+        ):  # this VAE has no tiles as small: the first error stays
+            error = attempt(lambda: found.append(tiled()))
     if error is not None:
         raise GatekitError(
             f"decoding does not fit into the memory of {device} ({error}); the latent is kept",

@@ -131,6 +131,13 @@ class RunFolder:
                 value=list(state.x.shape),
                 remedy=f"a latent of {list(shape)} is wanted; start anew without --resume",
             )
+        phase = plan.phases[min(state.phase, len(plan.phases) - 1)]
+        if not phase.sampler.resumable and state.sigma > phase.sigmas[-1]:
+            log.warning(
+                "phase %s begins anew: sampler %s owns its loop, and goes on from the start of a "
+                "phase alone",
+                *(phase.name, phase.sampler.name),
+            )
         self.earlier, self.records = found, list(found.records)
         return state
 

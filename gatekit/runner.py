@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from gatekit.blame import blaming, blaming_each, check_result
 from gatekit.errors import InputError, NumericsError, PluginError
 from gatekit.ledger import Checkpoint, Ledger, Observer
 from gatekit.phase import Renoise, Step
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from gatekit.noise import NoiseSource
     from gatekit.path import Path
+
+T = TypeVar("T")
 
 
 def run_stages(
@@ -119,10 +123,11 @@ class _Run:
 
     def _intervals(self, stage: Stage, state: State) -> Iterator[State]:
         """Every state the stage passes through after ``state``."""
+        self.ledger.entered = state
         if stage.sampler.integrate is not None:
             yield from self._stretch(stage, state)
             return
-        while (move := stage.strategy.next(state)) is not None:
+        while (move := self._strategy(stage, state)) is not None:
             match move:
                 case Renoise(to):
                     state = self._rise(stage, state, to)
@@ -139,11 +144,23 @@ class _Run:
 
     def _step(self, stage: Stage, state: State, to: float) -> State:
         c, denoised = self._begin(stage, state, to)
+        method = stage.sampler
         if to == 0.0:
-            result = StepResult(stage.sampler.finish(c, denoised), denoised)
+            x = self._sampler(stage, state, partial(method.finish, c, denoised))
+            result = StepResult(x, denoised)
         else:
-            result = stage.sampler.step(c)
+            result = self._sampler(stage, state, partial(method.step, c))
         return self._end(stage, state, to, result, denoised)
+
+    def _sampler(self, stage: Stage, state: State, call: Callable[[], T]) -> T:
+        """What code of the stage's sampler returns; its exceptions are named."""
+        where = f"phase {stage.name}, step {state.step}, sigma {state.sigma:.6g}"
+        return blaming("sampler", stage.sampler, where, self.engine, call)
+
+    def _strategy(self, stage: Stage, state: State) -> Any:
+        where = f"phase {stage.name}, step {state.step}, sigma {state.sigma:.6g}"
+        ask = partial(stage.strategy.next, state)
+        return blaming("strategy", stage.strategy, where, self.engine, ask)
 
     def _begin(self, stage: Stage, state: State, to: float) -> tuple[StepContext, Tensor]:
         self._start_clock(stage, state)
@@ -177,7 +194,7 @@ class _Run:
         self, stage: Stage, state: State, to: float, result: StepResult, denoised: Tensor
     ) -> State:
         """The state and record after a step, made known to all."""
-        self._check_result(stage, state, result)
+        check_result(stage, state, result)
         start = None if self.engine.drew else (state.x if result.start is None else result.start)
         evaluation = Evaluation(state.sigma, state.x, denoised, stage.field, start)
         after = replace(
@@ -236,7 +253,9 @@ class _Run:
                 sigmas=(state.sigma, *stage.strategy.ahead(state.sigma)),
                 run_sigmas=self.run_sigmas,
             )
-            for to, result in stage.sampler.integrate(inner):
+            method, where = stage.sampler, f"phase {stage.name}, from sigma {state.sigma:.6g}"
+            begin = partial(method.integrate, inner)
+            for to, result in blaming_each("sampler", method, where, self.engine, begin):
                 if not end <= to < state.sigma or to == 0.0:
                     raise PluginError(
                         f"sampler {stage.sampler.name!r} left its stretch or passed sigma 0",
@@ -300,15 +319,3 @@ class _Run:
         """Past evaluations that anyone in the run may ask for."""
         wants = (max(s.sampler.history, s.strategy.history, s.history.history) for s in self.stages)
         return max(1, *wants)
-
-    def _check_result(self, stage: Stage, state: State, result: Any) -> None:
-        x: Any = getattr(result, "x", None)
-        kind = (getattr(x, "shape", None), getattr(x, "dtype", None))
-        if kind != (state.x.shape, state.x.dtype):
-            raise PluginError(
-                f"sampler {stage.sampler.name!r} must return a StepResult whose x has the shape "
-                "and dtype of c.x",
-                where=f"phase {stage.name}, sigma {state.sigma:.6g}",
-                value=type(result if x is None else x).__name__ if None in kind else kind,
-                remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}; of a Linear its tensor()",
-            )

@@ -193,6 +193,9 @@ class Sampler(ABC):
         stochastic: Whether it draws noise.
         adaptive: Whether it chooses its own steps (then it has ``integrate``).
         nfe_per_step: Evaluations a step, the last interval apart, which takes one.
+        resumable: Whether a run goes on from any of its steps, bit for bit. A sampler with
+            ``integrate`` that keeps more than its results tell says False; an interrupted run then
+            goes on at the start of the phase.
         Params: Its parameters.
         integrate: For samplers that own their loop, a method ``(c: StretchContext)`` that
             yields (sigma, StepResult) for each accepted step, down to ``c.sigmas[-1]``, or to a
@@ -206,6 +209,7 @@ class Sampler(ABC):
     stochastic: bool = False
     adaptive: bool = False
     nfe_per_step: int = 1
+    resumable: bool = True
     Params: ClassVar[type[SamplerParams]] = SamplerParams
     integrate: Any = None
 

@@ -42,6 +42,7 @@ class Stage:
             only if ``open`` was.
         passes: Running count of model passes, where an evaluation may take several.
         skipped: Running count of those that a step cache shortened, where there is one.
+        model: Key of what predicts, for errors; "" where it has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Stage:
     close: Callable[[], None] | None = None
     passes: Callable[[], int] | None = None
     skipped: Callable[[], int] | None = None
+    model: str = ""
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -91,6 +93,7 @@ class Engine:
         self.drew = False
         self.memory: Memory = state.guidance_memory
         self.opened: Stage | None = None
+        self.raised: BaseException | None = None  # by the model, when it was asked last
         self._evaluate: Evaluate | None = None
         self._known: tuple[Tensor, float, Tensor] | None = None
         self._pending: tuple[Any, Any, str] | None = None
@@ -123,7 +126,11 @@ class Engine:
         count, short = self.opened.passes, self.opened.skipped
         before = count() if count is not None else 0
         shortened = short() if short is not None else 0
-        denoised, self.memory = self._evaluate(x, sigma, self.memory)
+        try:
+            denoised, self.memory = self._evaluate(x, sigma, self.memory)
+        except BaseException as exc:
+            self.raised = exc
+            raise
         self.passes += count() - before if count is not None else 1
         self.skipped += short() - shortened if short is not None else 0
         self.nfe += 1
@@ -136,7 +143,9 @@ class Engine:
                 remedy=f"return {tuple(x.shape)}",
             )
         denoised = denoised.to(x.dtype)
-        self._watch(denoised, f"phase {self.opened.name}, step {self.step}, sigma {sigma:.6g}")
+        by = f", variant {self.opened.model}" if self.opened.model else ""
+        where = f"phase {self.opened.name}, step {self.step}, sigma {sigma:.6g}{by}"
+        self._watch(denoised, where)
         return denoised
 
     def noise(self, like: Tensor, purpose: str) -> Tensor:

@@ -61,6 +61,7 @@ FLOORS = {
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
         *("checkpoint", "checkwriter", "hostcopies", "runlock", "sameness", "unchanged"),
+        *("telling", "blame"),
     ),
     6: ("testing", "cli"),
 }

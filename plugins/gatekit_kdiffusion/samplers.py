@@ -77,6 +77,7 @@ class Looping(KDiffusion):
     """A function that chooses its own sigmas, or that is not known well enough to cut."""
 
     adaptive = True
+    resumable = False
 
     def step(self, c: StepContext) -> StepResult:
         """Never called: ``integrate`` owns the loop."""

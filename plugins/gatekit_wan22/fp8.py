@@ -102,7 +102,7 @@ def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Te
     import torch
 
     if info.type == "F8_E4M3":
-        q = mapped.raw(info).to(device).view(torch.float8_e4m3fn).view(info.shape)
+        q = mapped.raw(info, device).view(torch.float8_e4m3fn).view(info.shape)
         scale = mapped.scale(info, device)
         ones = torch.ones(info.shape[0], 1, device=device)
         return q, ones if scale is None else ones * scale.view(-1, 1)

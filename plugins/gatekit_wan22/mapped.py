@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatekit import WeightsError
+
 from .header import Header, TensorInfo
 
 if TYPE_CHECKING:
@@ -34,11 +36,21 @@ class MappedFile:
             self._bytes[path] = _map(path)
         return self._bytes[path]
 
-    def raw(self, info: TensorInfo) -> Tensor:
-        """The stored bytes, one-dimensional uint8, not copied."""
+    def raw(self, info: TensorInfo, device: str = "cpu") -> Tensor:
+        """The stored bytes on ``device``, one-dimensional uint8; on a CPU not copied.
+
+        Raises:
+            WeightsError: The file ends before them. A touch of the map beyond the end would end the
+                process, so what goes to another device is read from the file instead.
+        """
         import torch
 
-        content = self._of(info.file or self.header.path)
+        path = info.file or self.header.path
+        if device != "cpu":
+            return _read(path, info).to(device)
+        content = self._of(path)
+        if _bytes_left(path, content) < info.offset + info.nbytes:
+            raise _short(path)
         return torch.from_numpy(content[info.offset : info.offset + info.nbytes])
 
     def scale(self, info: TensorInfo, device: str = "cpu") -> Tensor | None:
@@ -63,9 +75,48 @@ class MappedFile:
         """
         from .dequantise import dequantise
 
-        raw = self.raw(info).to(device)
+        raw = self.raw(info, device)
         decoded = dequantise(raw, info.type, dtype, self.scale(info, device))
         return decoded.view(shape or info.shape)
+
+
+def _read(path: Path, info: TensorInfo) -> Tensor:
+    import torch
+
+    memory = torch.empty(info.nbytes, dtype=torch.uint8)
+    array: Any = memory.numpy()
+    into, done = memoryview(array), 0
+    try:
+        with path.open("rb", buffering=0) as stream:
+            stream.seek(info.offset)
+            while done < info.nbytes:
+                count = stream.readinto(into[done:])
+                if not count:
+                    raise _short(path)
+                done += count
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read: {error.strerror or error}",
+            where=str(path),
+            remedy="check the disk, and that the file is still there",
+        ) from error
+    return memory
+
+
+def _bytes_left(path: Path, content: Any) -> int:
+    """Bytes of a map that the file under it still has, as far as its name tells."""
+    try:
+        return min(path.stat().st_size, len(content))
+    except OSError:  # removed: what is mapped stays
+        return len(content)
+
+
+def _short(path: Path) -> WeightsError:
+    return WeightsError(
+        "ends before the weights that its header lists",
+        where=str(path),
+        remedy="do not change weight files while they are used",
+    )
 
 
 def _map(path: Path) -> Any:

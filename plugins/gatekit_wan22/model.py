@@ -166,7 +166,7 @@ def _replace_linear(
 ) -> None:
     from .stored_linear import new_stored_linear
 
-    stored, scale = mapped.raw(info).to(device), mapped.scale(info, device)
+    stored, scale = mapped.raw(info, device), mapped.scale(info, device)
     _replace(model, target, new_stored_linear(stored, info.type, info.shape, bias, dtype, scale))
 
 

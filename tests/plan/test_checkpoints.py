@@ -303,6 +303,17 @@ def test_the_hash_of_conditionings_sees_every_bit():
     assert tensors_hash([torch.zeros(2, dtype=torch.bfloat16)]) != tensors_hash([torch.zeros(2)])
 
 
+def test_a_loop_that_is_resumed_begins_its_phase_anew_and_says_so(project, tmp_path, caplog):
+    changes = ["phases.low.sampler=k_diffusion/dpm_adaptive"]
+    whole = gatekit.run(plan_of(project, *changes), Inputs(prompt="x"))
+    steps = [r.phase for r in whole.trajectory].count("high")
+    stopped(project, tmp_path / "r", steps + 2, *changes)
+    rest = gatekit.run(plan_of(project, *changes), Inputs(prompt="x"), resume=tmp_path / "r")
+    assert torch.equal(rest.latent, whole.latent)
+    assert [r.step for r in rest.trajectory] == [r.step for r in whole.trajectory]
+    assert "phase low begins anew: sampler k_diffusion/dpm_adaptive owns its loop" in caplog.text
+
+
 # -- two runs in one folder
 
 

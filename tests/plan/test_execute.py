@@ -311,3 +311,39 @@ def test_plugins_watch_a_run_and_change_what_crosses(project):
     assert seen[-1] == "low 7"
     assert not torch.equal(plain, changed)
     assert torch.equal(gatekit.run(plan_of(project), Inputs(prompt="x")).latent, plain)
+
+
+def test_nan_ends_the_run_at_that_step_and_keeps_the_step_before(project, tmp_path, fake):
+    velocity, calls = fake.Number.velocity, []
+
+    def broken(self, x, sigma, conditioning):
+        calls.append(sigma)
+        return velocity(self, x, sigma, conditioning) * (float("nan") if len(calls) == 7 else 1.0)
+
+    fake.Number.velocity = broken
+    where = r"phase low, step 3, sigma 0\.\d+, variant fine: the model predicted NaN"
+    with pytest.raises(gatekit.NumericsError, match=where):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
+    fake.Number.velocity = velocity
+    from gatekit.checkpoint import read_checkpoint
+
+    assert read_checkpoint(tmp_path / "r" / "checkpoint.safetensors").step == 3
+    rest = gatekit.run(plan_of(project), Inputs(prompt="x"), resume=tmp_path / "r")
+    assert torch.equal(rest.latent, gatekit.run(plan_of(project), Inputs(prompt="x")).latent)
+
+
+def test_the_traceback_of_a_sampler_that_raises_is_in_the_run_folder(
+    project, tmp_path, monkeypatch
+):
+    def step(self, c):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(gatekit.list_samplers()["euler"], "step", step)
+    with pytest.raises(
+        gatekit.PluginError, match=r"sampler 'euler' .* raised ValueError"
+    ) as caught:
+        gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
+    log = (tmp_path / "r" / "error.log").read_text()
+    assert "in step" in log and "ValueError: a bug" in log
+    assert caught.value.__notes__ == [f"the traceback is in {tmp_path / 'r' / 'error.log'}"]
+    assert (tmp_path / "r" / "checkpoint.safetensors").exists()

@@ -81,6 +81,40 @@ def test_a_hidden_gpu_is_none(monkeypatch, visible, found):
     assert device.default_device() == found
 
 
+@pytest.mark.parametrize("tile", ["auto", 256])
+def test_decoding_is_tried_once_in_tiles(project, fake, monkeypatch, caplog, tile):
+    decode, tiles = fake.FakeFamily.decode, []
+
+    def short(self, latent, video, device):
+        tiles.append(self.components.vae.tile)
+        if tiles[-1] == "auto" or tile == 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(self, latent, video, device)
+
+    whole = run(project)[1].video
+    monkeypatch.setattr(fake.FakeFamily, "decode", short)
+    plan = gatekit.resolve(load_schedule(project / "fake.yaml", [f"vae.tile={tile}"]))
+    if tile == 256:
+        with pytest.raises(gatekit.GatekitError, match="decoding does not fit"):
+            gatekit.run(plan, Inputs(prompt="x", seed=4))
+        assert tiles == [256], "smaller tiles are not invented"
+        return
+    assert torch.equal(gatekit.run(plan, Inputs(prompt="x", seed=4)).video, whole)
+    assert tiles == ["auto", 256] and plan.family.components.vae.tile == "auto"
+    assert "once more in tiles of 256 pixels" in caplog.text
+
+
+def test_a_vae_without_such_tiles_keeps_the_first_error(project, fake, monkeypatch):
+    def short(self, latent, video, device):
+        if self.components.vae.tile == 256:
+            raise InputError("a tile must hold its border", remedy="at least 500 pixels")
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(fake.FakeFamily, "decode", short)
+    with pytest.raises(gatekit.GatekitError, match=r"decoding does not fit .*CUDA out of memory"):
+        run(project)
+
+
 @pytest.mark.parametrize("warm", [True, False])
 def test_decoding_that_runs_out_of_memory(project, fake, monkeypatch, warm, tmp_path):
     """With models still loaded, they leave for it; without, the latent is there all the same."""

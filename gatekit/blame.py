@@ -1,0 +1,79 @@
+"""Whose exception it was: a sampler's or a strategy's own, or that of the model it asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gatekit.errors import GatekitError, PluginError
+from gatekit.telling import said
+
+if TYPE_CHECKING:
+    from gatekit.stage import Engine, Stage
+    from gatekit.state import State
+
+T = TypeVar("T")
+
+
+def blaming(what: str, plugin: Any, where: str, engine: Engine, call: Callable[[], T]) -> T:
+    """What ``call`` returns, which runs code of a plugin.
+
+    Raises:
+        PluginError: It raised anything but an error of gatekit's tree; named, with the cause.
+        GatekitError: Memory ran out.
+    """
+    try:
+        return call()
+    except GatekitError:
+        raise
+    except Exception as exc:
+        if engine.raised is not None and engine.raised in causes(exc):
+            raise  # the model's, passed on
+        if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError":
+            raise GatekitError(
+                f"{what} {plugin.name!r} ran out of memory ({said(exc)})",
+                where=where,
+                remedy="leave it more with a lower memory.vram, or use a smaller video",
+            ) from exc
+        module = type(plugin).__module__
+        raise PluginError(
+            f"{what} {plugin.name!r} of {module} raised {said(exc)}",
+            where=where,
+            remedy=f"use another {what} there, or report it to who made it",
+        ) from exc
+
+
+def blaming_each(
+    what: str, plugin: Any, where: str, engine: Engine, call: Callable[[], Iterable[T]]
+) -> Iterator[T]:
+    """What the iterable that ``call`` returns yields; as ``blaming``, whichever of both raises."""
+    given = iter(blaming(what, plugin, where, engine, call))
+    end: Any = object()
+    while (one := blaming(what, plugin, where, engine, lambda: next(given, end))) is not end:
+        yield one
+
+
+def causes(exc: BaseException) -> list[BaseException]:
+    """An exception and those that it was raised from or during."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return found
+
+
+def check_result(stage: Stage, state: State, result: Any) -> None:
+    """Raise PluginError unless a sampler returned a StepResult like the state."""
+    x: Any = getattr(result, "x", None)
+    kind = (getattr(x, "shape", None), getattr(x, "dtype", None))
+    if kind != (state.x.shape, state.x.dtype):
+        raise PluginError(
+            f"sampler {stage.sampler.name!r} must return a StepResult whose x has the shape "
+            "and dtype of c.x",
+            where=f"phase {stage.name}, sigma {state.sigma:.6g}",
+            value=type(result if x is None else x).__name__ if None in kind else kind,
+            remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}; of a Linear its tensor()",
+        )
