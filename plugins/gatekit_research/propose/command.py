@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,12 +67,21 @@ def propose(
         made = gatekit.Schedule.from_dict(data, out.absolute().parent)
         gatekit.resolve(made, models_dir=models_dir, require_files=True)  # it runs, or nothing is
         write_text(out, text_of(data, header))
+        _tell_outside(out, models_dir)
     if as_json:
         print(json.dumps(_plain(found, read), indent=1))
         return
     _show(found, read)
     if out is not None:
         print(out)
+
+
+def _tell_outside(out: Path, models_dir: list[Path] | None) -> None:
+    """Say so where the schedule names files that schedules may not name by themselves."""
+    try:
+        gatekit.resolve(gatekit.load_schedule(out, allow_outside=False), models_dir=models_dir)
+    except gatekit.ScheduleError as exc:
+        print(f"gatekit: to run it, add --allow-outside: {exc}", file=sys.stderr)
 
 
 def _plain(found: Answer, profile: Profile) -> dict[str, Any]:
