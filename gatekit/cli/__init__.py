@@ -70,6 +70,8 @@ def _call(argv: list[str], debug: bool) -> int:
 
             registry().manager.hook.gatekit_register_commands(app=app)
         result: Any = app(argv, prog_name="gatekit", standalone_mode=False)
+        if result == 130:  # what typer makes of Ctrl-C, without a word
+            return fail("interrupted", 130)
         return result if isinstance(result, int) else 0
     except GatekitError as exc:
         if debug and exc.exit_code != 130:

@@ -252,6 +252,15 @@ def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monk
     assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
 
 
+def test_ctrl_c_in_any_command_says_so(here, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("gatekit.resolver.resolve", interrupted)
+    assert call(["plan", "fake.yaml"]) == 130
+    assert capsys.readouterr().err == "gatekit: interrupted\n"
+
+
 def test_plain_run_goes_on_with_what_was_interrupted(here, capsys, fake, monkeypatch):
     assert call(["run", "fake.yaml", "-p", "x", "-o", "whole.mp4"]) == 0
     velocity, calls = fake.Number.velocity, []
