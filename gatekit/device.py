@@ -56,7 +56,8 @@ def check_device(
     where: str | None = None,
     remedy: str = "choose another one: --set device=cpu",
 ) -> None:
-    """Raise InputError where torch cannot use ``device``."""
+    """Raise InputError for what is no name of a device, and where torch cannot use ``device``."""
+    check_name(device, where)
     import torch
 
     try:

@@ -17,7 +17,9 @@ def bench(
     tokens: Annotated[
         list[int] | None,
         typer.Option(
-            "--tokens", min=1, help="Tokens of a video; several times; default: 32760 4590 510."
+            "--tokens",
+            min=1,
+            help="Tokens of a video; several times; default: 32760 4590 510, of tinywan 510 252.",
         ),
     ] = None,
     variants: Annotated[
@@ -51,10 +53,11 @@ def bench(
     The exit code is 1 where a part failed; the others are measured all the same.
     """
     from gatekit_bench.session import Asked, session
+    from gatekit_bench.sizes import SMALL_TOKENS
 
     asked = Asked(
         size,
-        tokens or Asked.tokens,
+        tokens or SMALL_TOKENS.get(size, Asked.tokens),
         variants or Asked.variants,
         seconds,
         parts or (),

@@ -88,7 +88,7 @@ class Findings:
         """Raise LeftOut unless so many seconds are left."""
         if self.left < seconds:
             left = f"{max(0.0, self.left):.0f} s are left"
-            raise LeftOut(f"{what} needs about {seconds:.0f} s, and {left}")
+            raise LeftOut(f"{what}: about {seconds:.0f} s, and {left}")
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Findings:
         """All of it to the file."""
         if self.file is not None:
             text = json.dumps({**self.about, "parts": self.parts}, indent=1) + "\n"
-            gatekit.write_atomic(self.file, text.encode())
+            gatekit.write_atomic(self.file, text.encode(), "name another file with --json")
 
 
 def _trace(error: BaseException) -> list[str]:

@@ -55,7 +55,7 @@ def gated(lab: Lab) -> None:
     passes, tokens = gate(), max(lab.tokens)
     theirs = lab.seconds.get((PEER, tokens, "eager"))
     if theirs is None:
-        raise LeftOut("diffusers' pass was not measured")
+        raise LeftOut(f"diffusers' pass of {tokens} tokens was not measured")
     total = theirs * passes.total * lab.factor
     note = f"sum of measured passes, without loading{', ' + lab.note if lab.note else ''}"
     said = f"{STEPS} steps with guidance, {passes.total} passes"

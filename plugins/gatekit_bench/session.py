@@ -61,13 +61,14 @@ def session(asked: Asked) -> list[str]:
     """Run the parts; returns the names of those that failed.
 
     Raises:
-        InputError: A size, variant, device or number of tokens that cannot be.
+        InputError: A size, variant, device, part or number of tokens that cannot be.
         OutputError: ``out`` cannot be written.
+        Cancelled: It was interrupted; ``out`` has what was measured.
     """
     until = time.monotonic() + asked.seconds
     check(asked)
     device = asked.device or default_device()
-    gatekit.check_device(device, "--device")
+    gatekit.check_device(device, "--device", "choose another one: --device cpu")
     sizes = size_named(asked.size)
     fit = layers_that_fit(sizes, device, asked.variants)
     about = described(device) | {
@@ -79,10 +80,6 @@ def session(asked: Asked) -> list[str]:
         "seconds asked for": asked.seconds,
     }
     findings = Findings(about, until, asked.out)
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    findings.say(f"{about['device']}; {versions}")
-    less = f"; {fit} blocks are measured" if fit < sizes.layers else ""
-    findings.say(f"{asked.size}: {sizes}{less}")
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(
             prefix="gatekit-bench-", dir=asked.folder or roomy(sizes)
@@ -101,12 +98,19 @@ def session(asked: Asked) -> list[str]:
         about["files in"] = str(lab.folder.parent)
         stack.callback(lab.close)
         stack.enter_context(compiled_anew(lab.folder / "compiled"))
-        for part in parts_of(lab):
-            if asked.only and not any(part.name.startswith(start) for start in asked.only):
-                continue
-            with findings.part(part.name):
-                findings.need(part.needs if lab.cuda else 1.0, part.name)
-                part.work(lab)
+        parts = chosen(parts_of(lab), asked.only)
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        findings.say(f"{about['device']}; {versions}")
+        less = f"; {fit} blocks are measured" if fit < sizes.layers else ""
+        findings.say(f"{asked.size}: {sizes}{less}")
+        try:
+            for part in parts:
+                with findings.part(part.name):
+                    findings.need(part.needs if lab.cuda else 1.0, part.name)
+                    part.work(lab)
+        except KeyboardInterrupt:
+            kept = f"; {asked.out} has what was measured" if asked.out is not None else ""
+            raise gatekit.Cancelled(f"interrupted{kept}") from None
     findings.say(f"took {asked.seconds - findings.left:.0f} s of {asked.seconds:.0f}")
     return findings.failed
 
@@ -142,6 +146,23 @@ def check(asked: Asked) -> None:
         raise gatekit.InputError(
             "no such folder", where="--files", value=str(asked.folder), remedy="make it first"
         )
+
+
+def chosen(parts: Sequence[Part], only: Sequence[str]) -> list[Part]:
+    """Parts whose names begin as one of ``only`` says; all where nothing is said.
+
+    Raises:
+        InputError: No part begins so.
+    """
+    for start in only:
+        if not any(part.name.startswith(start) for part in parts):
+            raise gatekit.InputError(
+                "no part begins so here",
+                where="--part",
+                value=start,
+                remedy=f"one of {', '.join(part.name for part in parts)}",
+            )
+    return [p for p in parts if not only or any(p.name.startswith(start) for start in only)]
 
 
 def parts_of(lab: Lab) -> list[Part]:

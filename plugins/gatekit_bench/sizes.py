@@ -15,8 +15,10 @@ SIZES = {
     "tinywan": TransformerSizes(256, 1024, 5, 36, 16, 128),
 }
 # Latents ``T, H, W`` of videos that have so many tokens.
-KNOWN = {32_760: (21, 60, 104), 4_590: (9, 34, 60), 510: (1, 34, 60)}
-VIDEOS = {32_760: "832x480x81", 4_590: "480x272x33", 510: "480x272x1"}
+KNOWN = {32_760: (21, 60, 104), 4_590: (9, 34, 60), 510: (1, 34, 60), 252: (7, 12, 12)}
+VIDEOS = {32_760: "832x480x81", 4_590: "480x272x33", 510: "480x272x1", 252: "96x96x25"}
+# Tokens of small models where nothing is said of them: what a CPU does soon, and their own video.
+SMALL_TOKENS = {"tinywan": (510, 252)}
 MOST = 512  # tokens along one axis, half of what the rotary tables hold
 TEXT = 512  # tokens of text
 

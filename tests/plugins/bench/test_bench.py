@@ -1,6 +1,7 @@
 """``gatekit bench`` on a CPU with the small model: every part, and what a failing one leaves."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_a_part_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatc
 def test_when_time_is_up_parts_are_left_out_and_named(capsys):
     assert call([*SMALL, "--seconds", "1"]) == 0
     out = capsys.readouterr().out
-    assert "memory\n  left out: memory needs about 1 s" in out
+    assert "memory\n  left out: memory: about 1 s" in out
 
 
 def test_what_is_found_is_on_disk_after_each_part(tmp_path):
@@ -145,12 +146,35 @@ def test_a_row_reads(row, text):
         pytest.param(["--tokens", "521"], "no video has so many tokens", id="prime"),
         pytest.param(["--files", "nowhere"], "no such folder", id="folder"),
         pytest.param(["--json", "nowhere/x.json"], "nowhere", id="json"),
-        pytest.param(["--device", "cuda:9"], "cuda:9", id="device"),
+        pytest.param(["--device", "cuda:9"], "another one: --device cpu", id="device"),
+        pytest.param(["--device", "gpu"], "--device: no such device (got 'gpu')", id="no device"),
+        pytest.param(["--part", "memry"], "one of rates, dequantise, forward 510", id="part"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(options, message, capsys):
     assert call(["bench", "--size", "tinywan", "--seconds", "1", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_interrupted_it_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    def interrupted(lab):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(part_dequantise, "dequantise", interrupted)
+    file, files = tmp_path / "bench.json", tmp_path / "files"
+    files.mkdir()
+    assert call([*SMALL, "--json", str(file), "--files", str(files)]) == 130
+    assert capsys.readouterr().err == f"gatekit: interrupted; {file} has what was measured\n"
+    parts = json.loads(file.read_text())["parts"]
+    assert [p["why"] for p in parts] == ["", "interrupted"]
+    assert not list(files.iterdir())
+
+
+def test_the_small_model_is_measured_at_sizes_that_a_laptop_has_time_for(tmp_path):
+    file = tmp_path / "bench.json"
+    small = ["bench", "--size", "tinywan", "--device", "cpu", "--part", "rates"]
+    assert call([*small, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["tokens"] == [510, 252]
 
 
 def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
