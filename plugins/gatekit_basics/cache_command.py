@@ -44,8 +44,16 @@ def step_cache(
     as_json: gatekit.JsonOption = False,
 ) -> None:
     """Measure a step cache: passes skipped, time, and the error against the uncached run."""
-    from gatekit_basics.cache_error import measure
+    from gatekit_basics.cache_error import measure, variations
+    from gatekit_basics.cache_mag import POINTS
 
+    read = gatekit.load_schedule(schedule, overrides or [])
+    if not (profile or as_json or variations(read, thresholds or [], steps or [])):
+        raise gatekit.InputError(
+            "nothing to measure, as no phase has a cache",
+            where=str(schedule),
+            remedy="give --threshold 0.1, --steps or --profile",
+        )
     given = [gatekit.Inputs(prompt=p, image=image, seed=seed + i) for i, p in enumerate(prompts)]
     rows, profiles = measure(
         schedule,
@@ -71,4 +79,7 @@ def step_cache(
         print("  ".join([*cells, line[-1]]).rstrip())
     if profile:
         for name, points in profiles.items():
+            if len(points) < POINTS:  # the cache would refuse it
+                print(f"{name}: evaluated at one sigma; a profile for 'mag' takes {POINTS}")
+                continue
             print(f"{name}: {{use: mag, profile: {json.dumps(points)}}}")

@@ -84,11 +84,12 @@ def variations(
     """Name -> overrides.
 
     Thresholds go to every phase that has a cache; where none has one, to ``first_block`` in all.
+    Without thresholds it is what the schedule says, if it says anything.
     """
     own = {p.name: {"use": p.cache.use, **p.cache.params} for p in schedule.phases}
     cached = {name: cache for name, cache in own.items() if cache["use"] != "none"}
+    found: dict[str, list[str]] = {"as the schedule says": []} if cached and not thresholds else {}
     cached = cached or {name: {"use": "first_block"} for name in own}
-    found: dict[str, list[str]] = {} if thresholds else {"as the schedule says": []}
     for threshold in thresholds:
         changes = [
             f"phases.{name}.cache={json.dumps({**cache, 'threshold': threshold})}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Curve = tuple[tuple[float, float], ...]
+POINTS = 2  # that a profile has at least
 
 
 class MagParams(SkipParams):
@@ -27,7 +28,7 @@ class MagParams(SkipParams):
         max_skips: Most passes skipped in a row.
     """
 
-    profile: Curve = Field(min_length=2)
+    profile: Curve = Field(min_length=POINTS)
     max_skips: int | None = Field(3, ge=1)
 
     @field_validator("profile")

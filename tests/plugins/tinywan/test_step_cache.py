@@ -150,6 +150,22 @@ def test_the_command_prints_error_and_skips(capsys):
     assert planned.phases[-1].cache is not None
 
 
+def test_a_phase_of_one_step_has_no_profile(capsys):
+    args = ["step-cache", str(ROOT / "schedules" / "quickstart.yaml"), "-p", "a", "--profile"]
+    args += [arg for text in [*SMALL, "sigmas.steps=4"] for arg in ("--set", text)]
+    assert call(args) == 0
+    told = capsys.readouterr().out
+    assert "structure: evaluated at one sigma; a profile for 'mag' takes 2\n" in told
+    assert "polish: {use: mag, profile: [[" in told
+    assert "as the schedule says" not in told  # it says nothing of caches
+
+
+def test_without_a_cache_there_must_be_something_to_measure(capsys):
+    args = ["step-cache", str(ROOT / "schedules" / "quickstart.yaml"), "-p", "a"]
+    assert call(args) == 2
+    assert "no phase has a cache; give --threshold 0.1" in capsys.readouterr().err
+
+
 def test_thresholds_go_to_the_phases_that_have_a_cache():
     from gatekit_basics.cache_error import variations
 
@@ -159,6 +175,7 @@ def test_thresholds_go_to_the_phases_that_have_a_cache():
     (changes,) = variations(plan().schedule, [0.2], []).values()
     assert [change.split(".cache=")[0] for change in changes] == [f"phases.{n}" for n in PHASES]
     assert list(variations(some, [], [6])) == ["as the schedule says", "uncached, 6 steps"]
+    assert list(variations(plan().schedule, [], [6])) == ["uncached, 6 steps"]
 
 
 def test_a_streamed_model_skips_the_same_and_gives_the_same_bits():
