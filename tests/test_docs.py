@@ -20,6 +20,12 @@ def blocks(page):
         yield match[1].split(), "\n" * line + match[2]
 
 
+def test_the_readme_names_every_page():
+    text = (ROOT / "README.md").read_text()
+    missing = [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in text]
+    assert not missing
+
+
 def test_a_marked_block_is_found():
     found = BLOCK.findall(
         "a\n```python no-run\nx = 1\n```\n```python\ny\n```\n```yaml\nz: 1\n```\n"
