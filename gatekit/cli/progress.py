@@ -78,7 +78,7 @@ class Lines:
 
     @staticmethod
     def _say(phase: str, text: str) -> None:
-        print(f"gatekit: {phase}: {text}", file=sys.stderr, flush=True)
+        print(f"gatekit: {phase}: {text}\n", end="", file=sys.stderr, flush=True)
 
 
 def steps_only(column: Any) -> Any:

@@ -14,7 +14,8 @@ class Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print it; stderr is looked up now, as progress bars put their own in its place."""
         mark = "warning: " if record.levelno >= logging.WARNING else ""
-        print(f"gatekit: {mark}{record.getMessage()}", file=sys.stderr)
+        # With its end of line in one write: other threads print, too.
+        print(f"gatekit: {mark}{record.getMessage()}\n", end="", file=sys.stderr)
 
 
 @contextlib.contextmanager
