@@ -48,6 +48,7 @@ class Load:
         arrived: Whether the copies are under way, or done.
         event: CUDA event of their end, once they arrived; None on a CPU.
         dropped: Whether nobody waits for it any longer.
+        number: Its place among the loads of its carrier, which come one after the other.
     """
 
     pieces: Sequence[Piece]
@@ -56,6 +57,7 @@ class Load:
     arrived: bool = False
     event: Any = None
     dropped: bool = False
+    number: int = 0
 
 
 @dataclass

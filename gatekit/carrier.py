@@ -41,7 +41,7 @@ class Carrier:
     def __init__(self, device: str, pool: ChunkPool, most: int | None = None) -> None:
         self.device, self.pool = device, pool
         self.most = max(1, pool.most if most is None else most)
-        self.read_bytes = 0
+        self.read_bytes = self._sent = 0
         self._cuda = device.partition(":")[0] == "cuda"
         self._changed = threading.Condition()
         self._waiting: deque[Cargo] = deque()  # not read yet
@@ -62,6 +62,8 @@ class Carrier:
         """Bring these after all that was sent before; not to be copied yet unless ``open``."""
         load = Load(tuple(pieces), open, after)
         with self._changed:
+            self._sent += 1
+            load.number = self._sent
             self._waiting.extend(cargos(load, self.pool.size))
             self._changed.notify_all()
         return load
@@ -173,9 +175,12 @@ class Carrier:
         return True
 
     def _fill(self) -> bool:
-        """Start reading what waits, while there are chunks; whether anything was started."""
+        """Start reading what waits, while there are chunks; whether anything was started.
+
+        What is read and open is copied first: the first chunks of pinned memory take their time.
+        """
         started = False
-        while len(self._filled) < self.most:
+        while len(self._filled) < self.most and not (started and self._ready()):
             with self._changed:
                 if self._closed or not self._waiting:
                     break
@@ -196,11 +201,17 @@ class Carrier:
             started = True
         return started
 
+    def _ready(self) -> bool:
+        """Whether the next cargo can be copied."""
+        head = self._filled[0]
+        return head.load.open and head.read is not None and head.read.done()
+
     def _read(self, cargo: Cargo, chunk: Chunk) -> None:
         memory = memoryview(chunk.memory.numpy())
         for piece, start, count, at in cargo.parts:
             self._files.read(piece.path, piece.offset + start, memory[at : at + count])
-            self.read_bytes += count
+            with self._changed:
+                self.read_bytes += count
 
     def _copy(self, cargo: Cargo, chunk: Chunk) -> None:
         """Copy a chunk to the device, and decode what is complete with it."""

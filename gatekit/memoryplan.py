@@ -206,7 +206,9 @@ def _about(there: Placement, variant: str) -> str:
 
 def _reads(there: Placement, plan: Plan) -> bool:
     """Whether a model is read in the background, not mapped or loaded as one piece."""
-    return bool(there.streamed) or (bool(there.footprint.blocks) and kind_of(plan.device) != "cpu")
+    took = there.footprint
+    by_block = bool(took.blocks) and not took.at_once and kind_of(plan.device) != "cpu"
+    return bool(there.streamed) or by_block
 
 
 def as_data(memory: MemoryPlan, plan: Plan) -> dict[str, Any]:

@@ -41,11 +41,14 @@ class Footprint:
         fixed: Bytes that are always there: all that is not in ``blocks``.
         blocks: Bytes of each block that can be streamed, in order of use.
         working: Bytes beside the weights while it runs: activations, one decoded matrix.
+        at_once: Whether it is loaded in one go where no block is streamed, so that nothing of it
+            is brought in ahead.
     """
 
     fixed: int
     blocks: tuple[int, ...] = ()
     working: int = 0
+    at_once: bool = False
 
     @property
     def weights(self) -> int:
@@ -208,6 +211,8 @@ def _ahead(before: Placement, after: Placement, limit: float) -> Placement:
     if before.key == after.key:
         return before
     blocks, room = after.footprint.blocks, limit - before.need
+    if after.footprint.at_once and not after.streamed:
+        return _but(before, after.key, None, 0)
     if after.footprint.fixed > room or limit == inf:
         return _but(before, after.key, None, 0)
     room -= after.footprint.fixed

@@ -55,6 +55,7 @@ class Residency:
         self.memory: MemoryPlan | None = memory_plan(self.plan, self.budget)
         self._pool: ChunkPool | None = None
         self._begun: set[ModelVariant] = set()
+        self._streams: set[ModelVariant] = set()  # those that a phase has streamed
         self._reduced: dict[str, Placement] = {}  # phases that ran out of memory once
 
     @property
@@ -123,9 +124,12 @@ class Residency:
 
     def _bring(self, phase: PlannedPhase) -> None:
         variant, placement = self.plan.variants[phase.variant], self._placement(phase)
+        self._streams.discard(variant)
         if placement is None:
             variant.load(self.plan.device, phase.compute)
         else:
+            if placement.streamed:
+                self._streams.add(variant)
             variant.place(self.plan.device, phase.compute, placement, self.pool)
 
     def _placement(self, phase: PlannedPhase) -> Placement | None:
@@ -145,6 +149,8 @@ class Residency:
     def _make_room(self, phase: PlannedPhase) -> None:
         """Let others go until the phase's model fits, or nothing is left."""
         variant, placement = self.plan.variants[phase.variant], self._placement(phase)
+        for other in self._streams - {variant}:  # its reading ahead holds host memory
+            self._let_go(other)
         if self.budget is None or phase.variant not in self.plan.facts:
             self._evict(1, 0, set())
         elif placement is None:
@@ -158,9 +164,13 @@ class Residency:
             if need + sum(self.loaded[variant] for variant in others) <= most:
                 return
             leaving = min(others, key=lambda variant: variant in self.plan.variants.values())
-            del self.loaded[leaving]
-            self._begun.discard(leaving)
-            leaving.unload()
+            self._let_go(leaving)
+
+    def _let_go(self, variant: ModelVariant) -> None:
+        self.loaded.pop(variant, None)
+        self._begun.discard(variant)
+        self._streams.discard(variant)
+        variant.unload()
 
     def _bring_next(self, phase: PlannedPhase) -> None:
         """Begin with the next phase's variant, if it is another one and the plan has room."""

@@ -191,8 +191,8 @@ class Lab:
         if rate is None or "matmul" not in self.rates:
             raise LeftOut("the rates of this device were not measured")
         products = todo.matrices / rate + todo.attention / self.rates["matmul"]
-        width = 1 if fp8 else 2
-        return max(products, 2 * width * named.matrices(self.whole) / self.rates["copy"])
+        width = 1 if fp8 else 2 if self.cuda else 4  # bytes a weight; copies count both ways
+        return max(products, width * named.matrices(self.whole) / self.rates["copy"])
 
 
 def layers_that_fit(sizes: TransformerSizes, device: str, variants: Sequence[str]) -> int:

@@ -37,6 +37,8 @@ def keep_decoded(
     """Whether quantised matrices are decoded once, at load, instead of at every use."""
     if keep != "auto":
         return keep == "always"
+    if device != "cpu":  # what is resident is planned by what is stored
+        return False
     decoded = sum(t.count for t in tensors.values()) * dtype.itemsize
     return decoded <= MODEST_SHARE * free_bytes(device)
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import Carrier, Load, Piece, Placement
 
-from . import layout_transformer as layout
 from .mapped import MappedFile
 from .model import empty_transformer
 from .procession import tell
+from .putting import dtype_of, place_of, put, weights
 from .shared import Held, find, hold
 from .units import Part, Units, aligned
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from .sizes import TransformerSizes
@@ -124,7 +123,7 @@ class PlacedModel:
                 stored.append((part, memory))
             else:
                 self._fixed[part.name] = value = weights(part, memory)
-                _put(self.model, part, value)
+                put(self.model, part, value)
         for part, memory in stored:
             self._put_stored(part, memory)
         self.carrier.open(self._first, self._event())
@@ -137,7 +136,7 @@ class PlacedModel:
             if part.form == "stored":
                 self._put_stored(part, memory)
             else:
-                _put(self.model, part, weights(part, memory))
+                put(self.model, part, weights(part, memory))
 
     def _put_stored(self, part: Part, memory: Tensor) -> None:
         """Have a layer that decodes its bytes when it is used."""
@@ -147,8 +146,8 @@ class PlacedModel:
         stored = memory[part.offset : part.offset + part.nbytes]
         scale = self._scale(part)
         bias = self._fixed[part.name.removesuffix("weight") + "bias"]
-        owner, leaf = _place_of(self.model, part, ".weight")
-        kind, dtype = part.info.type, _dtype(part.dtype)
+        owner, leaf = place_of(self.model, part, ".weight")
+        kind, dtype = part.info.type, dtype_of(part.dtype)
         # An index into a ModuleList is a name too.
         setattr(owner, leaf, new_stored_linear(stored, kind, part.shape, bias, dtype, scale))
 
@@ -165,9 +164,9 @@ class PlacedModel:
 
         assert self._staging is not None
         raw = piece.into = self._staging[: part.info.nbytes]
-        out = memory[part.offset : part.offset + part.nbytes].view(_dtype(part.dtype))
+        out = memory[part.offset : part.offset + part.nbytes].view(dtype_of(part.dtype))
         scale = self._scale(part)
-        kind, dtype = part.info.type, _dtype(part.dtype)
+        kind, dtype = part.info.type, dtype_of(part.dtype)
         piece.then = lambda: dequantise(raw, kind, dtype, scale, out=out)
 
     def _scale(self, part: Part) -> Tensor | None:
@@ -238,12 +237,23 @@ class PlacedModel:
     def _arrive(self, block: int) -> None:
         """A block is about to run: its weights must be there."""
         if block in self._waits:
+            self._unblock(block)
             self.carrier.wait(self._waits[block])
             del self._waits[block]
         elif block in self._slot:
             if self._coming[0][0] != block:  # a pass was left early, or leaves blocks out
                 self._restart(block)
             self.carrier.wait(self._coming[0][1])
+
+    def _unblock(self, block: int) -> None:
+        """Let a resident block arrive where streamed ones before it were left out of the pass.
+
+        Loads arrive in order, and those of the blocks left out wait for slots that nobody leaves.
+        """
+        number = self._waits[block].number
+        if any(not load.open and load.number < number for _, load in self._coming):
+            streamed = self.placement.streamed
+            self._restart(next((each for each in streamed if each > block), streamed[0]))
 
     def _leave(self, block: int) -> None:
         """A block has run, or will have when the device is there."""
@@ -254,8 +264,9 @@ class PlacedModel:
             self._open()
 
     def rest(self) -> bool:
-        """Let everything arrive and end what runs in the background; False if that cannot be."""
-        if not self.whole or self._slot:
+        """End what runs in the background; False where weights are not there, or not to stay."""
+        pending = [*self._waits.values(), *([self._first] if self._wait_first else [])]
+        if not self.whole or self._slot or not all(load.arrived for load in pending):
             return False
         self._begin()
         for block in list(self._waits):
@@ -276,31 +287,3 @@ class PlacedModel:
         if self.model is not None:  # it refers to itself there: it is to go without a search for it
             self.model.condition_embedder.__dict__.pop("forward", None)
         self._fixed = self._staging = self.model = None
-
-
-def weights(part: Part, memory: Tensor) -> Tensor:
-    """The weights of a part that is held as such: a view of its memory."""
-    flat = memory[part.offset : part.offset + part.nbytes]
-    return flat.view(_dtype(part.dtype)).view(part.shape)
-
-
-def _dtype(name: str) -> torch.dtype:
-    from .precision import torch_dtype
-
-    return torch_dtype(name)
-
-
-def _place_of(model: Any, part: Part, ending: str) -> tuple[Any, str]:
-    """The module that has a part, and its name there."""
-    target = layout.to_diffusers(part.name)
-    assert target is not None
-    owner, _, leaf = target.removesuffix(ending).rpartition(".")
-    return model.get_submodule(owner), leaf
-
-
-def _put(model: Any, part: Part, value: Tensor) -> None:
-    """Have a parameter be this tensor."""
-    from torch import nn
-
-    owner, leaf = _place_of(model, part, "")
-    owner.register_parameter(leaf, nn.Parameter(value, requires_grad=False))

@@ -60,7 +60,8 @@ class Placing(ModelVariant):
         if compute not in BYTES or (self._loras.uses and self.params.lora_mode == "merge"):
             return None
         more = self._loras.resident_bytes() * BYTES[compute] // 2
-        return footprint(self._units(compute), self.sizes, compute, latent, more)
+        units, by_load = self._units(compute), bool(self._loras.uses)
+        return footprint(units, self.sizes, compute, latent, more, at_once=by_load)
 
     def _units(self, compute: str) -> Units:
         return cut(self.tensors(), self.sizes, compute, kept=self.params.keep == "always")

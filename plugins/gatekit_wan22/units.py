@@ -123,12 +123,15 @@ def footprint(
     compute: str,
     latent: tuple[int, int, int, int],
     more: int,
+    *,
+    at_once: bool = False,
 ) -> Footprint:
-    """What a model takes, ``more`` bytes of LoRAs included."""
+    """What a model takes, ``more`` bytes of LoRAs included; for ``at_once`` see ``Footprint``."""
     _, frames, height, width = latent
     tokens = frames * (height // 2) * (width // 2)
     working = activations(tokens, sizes) * BYTES[compute] // 2 + units.scratch
-    return Footprint(units.fixed_bytes + units.staging + more, units.block_bytes, working)
+    fixed = units.fixed_bytes + units.staging + more
+    return Footprint(fixed, units.block_bytes, working, at_once)
 
 
 def activations(tokens: int, sizes: TransformerSizes) -> int:

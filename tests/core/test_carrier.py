@@ -94,6 +94,21 @@ def test_reading_ahead_stops_at_its_share_of_the_memory(carry, file):
     carrier.wait(load)
 
 
+def test_what_is_read_does_not_wait_for_all_of_the_memory(file):
+    pool = ChunkPool(16 * 512, pinned=False, size=512)
+    make = pool._make
+    pool._make = lambda: (time.sleep(0.02), make())[1]  # pinned memory takes as long
+    carrier = Carrier("cpu", pool)
+    try:
+        first = carrier.send(pieces(file, (0, 512)))
+        last = carrier.send(pieces(file, (0, 9_000)))
+        carrier.wait(first)
+        assert pool.made < 16
+        carrier.wait(last)
+    finally:
+        carrier.close()
+
+
 def test_two_carriers_share_the_memory(carry, file):
     carrier, pool = carry(limit=4096, size=512, most=4)
     other = Carrier("cpu", pool)

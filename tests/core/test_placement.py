@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,16 @@ def test_what_is_brought_in_is_what_the_next_phase_holds(phases, more):
             assert now.ahead == after.resident[: len(now.ahead)]
             held = sum(after.footprint.blocks[i] for i in now.ahead)
             assert now.beside == after.footprint.fixed + held
+
+
+@given(demands(), st.integers(0, 200))
+def test_what_is_loaded_at_once_is_not_brought_in_ahead(phases, more):
+    whole = [replace(d, footprint=replace(d.footprint, at_once=True)) for d in phases]
+    limit = least(phases) + more
+    placements = place(whole, limit)
+    assert all(bytes_ <= limit for bytes_ in occupied(placements))
+    for now, after in itertools.pairwise(placements):
+        assert after.streamed or (now.ahead is None and now.beside == 0)
 
 
 @given(demands(), st.integers(0, 200))

@@ -27,6 +27,20 @@ def test_arithmetic_in_fp32_takes_twice_the_memory(project, fake, compute, stays
     assert (fake.LOG.index("unload coarse") > fake.LOG.index("load fine")) == stays
 
 
+def test_a_model_that_was_streamed_leaves_at_the_switch(project, fake, monkeypatch):
+    """Beside the next one it would only hold host memory, with blocks that it read ahead."""
+
+    def footprint(self, compute, latent):
+        return gatekit.Footprint(0, (4,) * 6 if self.params.file.stem == "coarse" else (1,) * 3)
+
+    monkeypatch.setattr(fake.Number, "footprint", footprint)
+    fake.LOG.clear()
+    plan, _ = run(project, "memory.vram=23B")
+    coarse, fine = residency.memory_plan(plan, 23).phases
+    assert coarse.streamed and coarse.weights + fine.need <= 23
+    assert fake.LOG.index("unload coarse") < fake.LOG.index("load fine")
+
+
 def test_more_than_is_free_is_not_taken(project, fake, monkeypatch):
     monkeypatch.setattr(residency, "free_bytes", lambda device: 20)
     fake.LOG.clear()

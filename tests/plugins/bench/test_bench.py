@@ -12,7 +12,7 @@ from gatekit_bench.clock import Clock
 from gatekit_bench.findings import Findings, LeftOut, Row
 from gatekit_bench.lab import Lab
 from gatekit_bench.session import parts_of
-from gatekit_bench.sizes import SIZES
+from gatekit_bench.sizes import SIZES, matrices
 
 SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
 SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
@@ -48,6 +48,18 @@ def test_figures_are_beside_their_bound(told):
     assert decoded["ratio"] == pytest.approx(decoded["value"] / decoded["bound"])
     passes = rows(told, "forward 64")
     assert all(row["bound"] > 0 for what, row in passes.items() if "eager" in what)
+
+
+@pytest.mark.parametrize(
+    ("device", "fp8", "width"), [("cpu", False, 4), ("cuda", False, 2), ("cuda", True, 1)]
+)
+def test_no_pass_is_faster_than_reading_its_weights_once(device, fp8, width, tmp_path):
+    sizes = SIZES["tinywan"]
+    lab = Lab(
+        sizes, sizes, device, "bf16", tmp_path, [16], ["Q2_K"], Findings({}, 0.0), Clock(device)
+    )
+    lab.rates |= {"matmul": 1e30, "fp8": 1e30, "copy": 100.0}
+    assert lab.bound(16, fp8) == pytest.approx(width * matrices(sizes) / 100.0)
 
 
 def test_models_of_the_same_weights_agree_with_diffusers(told):

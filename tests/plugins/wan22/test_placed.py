@@ -197,6 +197,23 @@ def test_passes_that_end_early_or_leave_blocks_out(files, inputs, tools, threads
     variant.unload()
 
 
+def test_a_resident_block_behind_streamed_ones_that_are_left_out(files, inputs, tools, threads):
+    """Its load comes after theirs, which wait for slots that nobody leaves."""
+    expected = whole(files["fp16"], inputs, tools, "bf16")
+    variant = tools.open_file(files["fp16"])
+    placement = replace(ways_of(variant, "bf16")[1], streamed=(0, 1, 2), slots=2)
+    variant.place("cpu", "bf16", placement, pool())
+    walk = variant._placed
+    walker = threading.Thread(target=lambda: (walk._begin(), walk._arrive(4)), daemon=True)
+    walker.start()
+    walker.join(10)
+    arrived = not walker.is_alive()
+    if arrived:
+        assert torch.equal(predict(variant, inputs), expected)
+    variant.unload()
+    assert arrived
+
+
 @pytest.mark.parametrize("name", ["bf16", "Q2_K"])
 def test_compiled_blocks_are_compiled_once(files, name, inputs, tools):
     from torch._dynamo.testing import CompileCounter
@@ -268,6 +285,21 @@ def test_a_file_cut_short_meanwhile_is_one_clear_error(deep, inputs, tools, tmp_
     variant.unload()
 
 
+def test_a_run_that_weights_failed_leaves_nothing(deep, inputs, tools, tmp_path, threads):
+    path = tmp_path / "cut.safetensors"
+    save_file(deep, path)
+    variant = tools.open_file(path)
+    variant.header()
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+    variant._whole = lambda device, placement: False
+    variant.place("cpu", "fp32", ways_of(variant, "fp32")[0], pool())
+    with pytest.raises(WeightsError, match="ends before the weights"):
+        predict(variant, inputs)
+    variant.settle()  # does not raise once more, nor wait for what will not come
+    assert variant.loaded is None and variant.module is None
+
+
 def test_what_cannot_be_streamed_says_so(files, tools, tmp_path):
     save_file(
         {
@@ -282,7 +314,18 @@ def test_what_cannot_be_streamed_says_so(files, tools, tmp_path):
         tools.open_file(files["fp16"], loras=lora, lora_mode="merge").footprint("bf16", LATENT)
         is None
     )
-    assert tools.open_file(files["fp16"], loras=lora).footprint("bf16", LATENT) is not None
+    with_lora = tools.open_file(files["fp16"], loras=lora).footprint("bf16", LATENT)
+    assert with_lora.blocks and with_lora.at_once  # loaded in one go unless it is streamed
+    assert not tools.open_file(files["fp16"]).footprint("bf16", LATENT).at_once
+
+
+def test_auto_keeps_nothing_decoded_on_a_gpu(files, tools):
+    from gatekit_wan22.model import keep_decoded
+
+    tensors = tools.open_file(files["Q2_K"]).tensors()
+    kept = {d: keep_decoded("auto", tensors, torch.bfloat16, d) for d in ("cpu", "cuda:0")}
+    assert kept == {"cpu": True, "cuda:0": False}  # what is resident there is planned as stored
+    assert keep_decoded("always", tensors, torch.bfloat16, "cuda:0")
 
 
 @pytest.mark.parametrize("name", ["fp16", "Q2_K"])
