@@ -50,6 +50,7 @@ class Carrier:
         self._error: BaseException | None = None
         self._files = Files()
         self._readers = ThreadPoolExecutor(READERS, "gatekit-read")
+        self._expecting = ThreadPoolExecutor(1, "gatekit-expect")  # a slow disk lets it wait
         self._stream: Any = None
         if self._cuda:
             import torch
@@ -71,7 +72,7 @@ class Carrier:
     def expect(self, ranges: Sequence[tuple[Path, int, int]]) -> None:
         """Have the system read (path, offset, bytes) into its page cache, in this order."""
         with contextlib.suppress(RuntimeError):  # closed meanwhile
-            self._readers.submit(self._expect, tuple(ranges))
+            self._expecting.submit(self._expect, tuple(ranges))
 
     def _expect(self, ranges: Sequence[tuple[Path, int, int]]) -> None:
         for path, offset, count in ranges:
@@ -131,7 +132,8 @@ class Carrier:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._readers, self._expecting):
+            threads.shutdown(wait=True, cancel_futures=True)
         self._thread.join()
         if self._stream is not None:
             self._stream.synchronize()

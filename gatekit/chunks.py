@@ -8,6 +8,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from gatekit.errors import GatekitError
+from gatekit.sizetext import as_setting
+from gatekit.sizetext import size as told
+
 CHUNK = 32 << 20  # of a power of two: torch rounds pinned memory up to one
 LEAST = 4  # chunks that reading and copying need to overlap, for two models at once
 
@@ -74,10 +78,18 @@ class ChunkPool:
 
         try:
             return Chunk(torch.empty(self.size, dtype=torch.uint8, pin_memory=self.pinned))
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self.made -= 1
-            raise
+                had = self.bytes
+            if not isinstance(error, RuntimeError):
+                raise
+            kind = "pinned host memory" if self.pinned else "host memory"
+            raise GatekitError(
+                f"no {kind} to read weights through beyond {told(had)}: "
+                f"{str(error).partition(chr(10))[0]}",
+                remedy=f"allow less: --set memory.ram={as_setting(max(had, LEAST << 20))}",
+            ) from error
 
     def give(self, chunk: Chunk) -> None:
         """Take a chunk back; it is lent again once its ``copied`` is over."""

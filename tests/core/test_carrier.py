@@ -197,6 +197,31 @@ def test_expected_ranges_need_not_be_there(carry, file, tmp_path):
     assert arrived(found)
 
 
+def test_reading_does_not_wait_for_what_is_only_expected(file, monkeypatch):
+    monkeypatch.setattr("gatekit.carrier.READERS", 1)
+    slow = threading.Event()
+    carrier = Carrier("cpu", ChunkPool(LEAST * 512, pinned=False, size=512))
+    carrier._files.expect = lambda *_: slow.wait(10)
+    try:
+        carrier.expect([(file, 0, 1_000)])
+        load = carrier.send(pieces(file, (0, 700)))
+        wait_for(lambda: load.arrived)
+    finally:
+        slow.set()
+        carrier.close()
+
+
+def test_host_memory_that_cannot_be_had_is_one_clear_error(carry, file, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("CUDA error: out of memory\nmore lines")
+
+    carrier, _pool = carry()
+    found = pieces(file, (0, 700))
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(GatekitError, match=r"memory to read weights through.*memory\.ram=4MiB"):
+        carrier.wait(carrier.send(found))
+
+
 @pytest.mark.parametrize("limit", [LEAST, 100, 4096])
 def test_a_pool_never_makes_more_than_its_limit(limit):
     pool = ChunkPool(limit, pinned=False, size=1024)
