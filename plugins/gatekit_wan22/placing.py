@@ -106,9 +106,9 @@ class Placing(ModelVariant):
             self._begin(device, compute, placement, pool, ())
         assert self._placed is not None
         self._placed.carrier.most = max(1, pool.most - SPARE)
-        self._placed.admit(None)
-        self._model, self._loaded = self._placed.model, (device, compute)
         try:
+            self._placed.admit(None)
+            self._model, self._loaded = self._placed.model, (device, compute)
             self.ready(device, compute)
         except BaseException:
             self.unload()

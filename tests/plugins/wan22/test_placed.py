@@ -300,6 +300,18 @@ def test_a_run_that_weights_failed_leaves_nothing(deep, inputs, tools, tmp_path,
     assert variant.loaded is None and variant.module is None
 
 
+def test_a_placing_that_is_interrupted_leaves_nothing(files, tools, monkeypatch, threads):
+    variant = tools.open_file(files["fp16"])
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gatekit_wan22.placed.PlacedModel.admit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        variant.place("cpu", "bf16", ways_of(variant, "bf16")[-1], pool())
+    assert variant.loaded is None and variant._placed is None
+
+
 def test_what_cannot_be_streamed_says_so(files, tools, tmp_path):
     save_file(
         {
