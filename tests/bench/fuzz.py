@@ -15,6 +15,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -158,6 +159,7 @@ def guided(target: str, number: int, folder: Path, keep: Path, seed: int) -> Non
         try_one(found, data, folder)
         if found.inputs >= number:
             faulthandler.cancel_dump_traceback_later()
+            shutil.rmtree(folder)  # nothing is tidied up after _exit
             os._exit(ended(found, f"atheris {version()}", keep))
 
     options = [
