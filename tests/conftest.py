@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from hypothesis import settings
+from real_kdiffusion import k_diffusion, package  # noqa: F401  (fixtures)
 
 settings.register_profile("gatekit", deadline=None)  # no test asserts timing
 settings.load_profile("gatekit")

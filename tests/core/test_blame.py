@@ -107,6 +107,7 @@ def test_a_strategy_that_raises_is_named():
         trace_phases([phase], X)
 
 
+@pytest.mark.usefixtures("k_diffusion")
 @pytest.mark.parametrize("name", ["heun", "k_diffusion/dpm_adaptive", "rk45"])
 def test_what_the_model_raises_is_not_the_samplers_fault(name):
     def denoise(x, sigma):
@@ -201,6 +202,7 @@ def test_the_plugin_registered_last_answers_first():
 # -- samplers that cannot go on in the midst of a stretch
 
 
+@pytest.mark.usefixtures("k_diffusion")
 def test_a_loop_that_keeps_more_than_it_tells_is_saved_at_the_start_of_its_phase():
     kept = []
     phases = [

@@ -303,6 +303,7 @@ def test_the_hash_of_conditionings_sees_every_bit():
     assert tensors_hash([torch.zeros(2, dtype=torch.bfloat16)]) != tensors_hash([torch.zeros(2)])
 
 
+@pytest.mark.usefixtures("k_diffusion")
 def test_a_loop_that_is_resumed_begins_its_phase_anew_and_says_so(project, tmp_path, caplog):
     changes = ["phases.low.sampler=k_diffusion/dpm_adaptive"]
     whole = gatekit.run(plan_of(project, *changes), Inputs(prompt="x"))
