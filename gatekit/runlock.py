@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 
 from gatekit.errors import InputError
 
 LOCK = ".lock"
+
+log = logging.getLogger("gatekit")
 
 
 class RunLock:
@@ -41,8 +44,10 @@ class RunLock:
                 remedy="wait for it, stop it, or choose another folder with --run-dir",
             ) from None
         except (OSError, NotImplementedError):
-            # Some network file systems lock nothing. A run there is as safe as it can be.
-            return
+            # Some network file systems lock nothing.
+            log.warning(
+                "%s cannot be locked: see to it that no other run writes there", self.folder
+            )
 
     def release(self) -> None:
         """Give it back; idempotent."""

@@ -318,6 +318,17 @@ def test_a_loop_that_is_resumed_begins_its_phase_anew_and_says_so(project, tmp_p
 # -- two runs in one folder
 
 
+def test_a_folder_that_cannot_be_locked_is_said_and_the_run_goes_on(
+    project, tmp_path, caplog, monkeypatch
+):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    gatekit.run(plan_of(project), Inputs(prompt="y"), run_dir=tmp_path / "r")
+    assert "cannot be locked" in caplog.text and (tmp_path / "r" / "run.json").exists()
+
+
 def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(project, tmp_path):
     folder = tmp_path / "r"
 
