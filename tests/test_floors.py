@@ -54,9 +54,11 @@ FLOORS = {
         *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
         *("explain", "identity", "measures", "executions"),
         *("device", "schema", "filefields", "capacity", "memoryplan"),
+        *("sections", "components", "planvariants", "planphases"),
     ),
     5: (
         *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
+        *("preflight", "progress", "denoising", "modelstage"),
         *("warm", "doctor", "determinism"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),

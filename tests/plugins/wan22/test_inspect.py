@@ -128,7 +128,7 @@ def test_an_expert_of_a14b_whose_name_does_not_say_which(name, asks, wan, tools,
     sizes = next(s for s, known in PUBLISHED.items() if "A14B" in known)
     path = tools.write_gguf(tmp_path / name, wan.state)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gatekit_wan22.variant.read_sizes", lambda header: sizes)
+        patch.setattr("gatekit_wan22.described.read_sizes", lambda header: sizes)
         text = inspected(path, capsys).out
     assert ("A14B needs 'expert: high' or 'expert: low'" in text) == asks
 
