@@ -23,6 +23,7 @@ from .errors import (
 from .execute import run
 from .execution import Execution, PhaseAsk
 from .family import Components, ComponentSpec, Inputs, ModelFamily, VideoSpec
+from .filebytes import cut_short, read_into
 from .functional import FunctionPhase, sample, sample_phases
 from .guidance import Guidance, Predict
 from .guided import Guided
@@ -155,6 +156,7 @@ __all__ = [
     "check_device",
     "check_out",
     "compute_capability",
+    "cut_short",
     "decode",
     "duration",
     "evaluate",
@@ -169,6 +171,7 @@ __all__ = [
     "load_schedule",
     "multistep_weights",
     "open_variant",
+    "read_into",
     "resolve",
     "run",
     "sample",

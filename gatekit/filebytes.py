@@ -1,4 +1,4 @@
-"""Bytes of files, read by several threads straight into memory that is already there."""
+"""Bytes of files, read straight into memory that is already there; by several threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ import threading
 from pathlib import Path
 
 from gatekit.errors import WeightsError
+
+
+def cut_short(path: Path) -> WeightsError:
+    """The error of a file that ends before what its header lists."""
+    return WeightsError(
+        "ends before the weights that its header lists",
+        where=str(path),
+        remedy="do not change weight files while they are used",
+    )
+
+
+def read_into(path: Path, offset: int, into: memoryview) -> None:
+    """Fill memory with a file's bytes, opened for this one time.
+
+    Args:
+        path: The file.
+        offset: Where in it to begin, in bytes.
+        into: Writable memory of bytes; all of it is filled.
+
+    Raises:
+        WeightsError: The file ends before, or cannot be read.
+    """
+    files = Files()
+    try:
+        files.read(path, offset, into)
+    finally:
+        files.close()
 
 
 class Files:
@@ -23,11 +50,7 @@ class Files:
             while done < len(into):
                 count = self._some(path, offset + done, into[done:])
                 if not count:
-                    raise WeightsError(
-                        "ends before the weights that its header lists",
-                        where=str(path),
-                        remedy="do not change weight files while they are used",
-                    )
+                    raise cut_short(path)
                 done += count
         except OSError as error:
             raise WeightsError(

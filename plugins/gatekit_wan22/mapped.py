@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatekit import WeightsError
+from gatekit import cut_short, read_into
 
 from .header import Header, TensorInfo
 
@@ -50,7 +50,7 @@ class MappedFile:
             return _read(path, info).to(device)
         content = self._of(path)
         if _bytes_left(path, content) < info.offset + info.nbytes:
-            raise _short(path)
+            raise cut_short(path)
         return torch.from_numpy(content[info.offset : info.offset + info.nbytes])
 
     def scale(self, info: TensorInfo, device: str = "cpu") -> Tensor | None:
@@ -85,21 +85,7 @@ def _read(path: Path, info: TensorInfo) -> Tensor:
 
     memory = torch.empty(info.nbytes, dtype=torch.uint8)
     array: Any = memory.numpy()
-    into, done = memoryview(array), 0
-    try:
-        with path.open("rb", buffering=0) as stream:
-            stream.seek(info.offset)
-            while done < info.nbytes:
-                count = stream.readinto(into[done:])
-                if not count:
-                    raise _short(path)
-                done += count
-    except OSError as error:
-        raise WeightsError(
-            f"cannot be read: {error.strerror or error}",
-            where=str(path),
-            remedy="check the disk, and that the file is still there",
-        ) from error
+    read_into(path, info.offset, memoryview(array))
     return memory
 
 
@@ -109,14 +95,6 @@ def _bytes_left(path: Path, content: Any) -> int:
         return min(path.stat().st_size, len(content))
     except OSError:  # removed: what is mapped stays
         return len(content)
-
-
-def _short(path: Path) -> WeightsError:
-    return WeightsError(
-        "ends before the weights that its header lists",
-        where=str(path),
-        remedy="do not change weight files while they are used",
-    )
 
 
 def _map(path: Path) -> Any:

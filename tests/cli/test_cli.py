@@ -26,6 +26,26 @@ def here(project, monkeypatch):
     return project
 
 
+@pytest.fixture
+def ctrl_c(fake, monkeypatch):
+    """Presses Ctrl-C in these evaluations from now on; returns the sigmas of all that follow."""
+    velocity = fake.Number.velocity
+
+    def press(*at):
+        calls = []
+
+        def interrupted(self, x, sigma, conditioning):
+            calls.append(sigma)
+            if len(calls) in at:
+                signal.raise_signal(signal.SIGINT)
+            return velocity(self, x, sigma, conditioning)
+
+        monkeypatch.setattr(fake.Number, "velocity", interrupted)
+        return calls
+
+    return press
+
+
 def test_help_and_version(capsys):
     assert call(["--help"]) == 0
     text = capsys.readouterr().out
@@ -220,17 +240,9 @@ def test_other_weights_under_an_old_name_are_said(here, capsys):
     assert "warning: fine.num is not the file that the first video" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, fake, monkeypatch):
+def test_ctrl_c_ends_after_the_step_and_the_run_goes_on(here, capsys, ctrl_c, monkeypatch):
     assert call(["run", "fake.yaml", "-p", "x", "-o", "whole.mp4"]) == 0
-    velocity, calls = fake.Number.velocity, []
-
-    def interrupted(self, x, sigma, conditioning):
-        calls.append(sigma)
-        if len(calls) == 7:
-            signal.raise_signal(signal.SIGINT)
-        return velocity(self, x, sigma, conditioning)
-
-    monkeypatch.setattr(fake.Number, "velocity", interrupted)
+    ctrl_c(7)
     before = signal.getsignal(signal.SIGINT)
     capsys.readouterr()
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 130
@@ -261,30 +273,22 @@ def test_ctrl_c_in_any_command_says_so(here, capsys, monkeypatch):
     assert capsys.readouterr().err == "gatekit: interrupted\n"
 
 
-def test_plain_run_goes_on_with_what_was_interrupted(here, capsys, fake, monkeypatch):
+def test_plain_run_goes_on_with_what_was_interrupted(here, capsys, ctrl_c):
     assert call(["run", "fake.yaml", "-p", "x", "-o", "whole.mp4"]) == 0
-    velocity, calls = fake.Number.velocity, []
-
-    def interrupted(self, x, sigma, conditioning):
-        calls.append(sigma)
-        if len(calls) == 7:
-            signal.raise_signal(signal.SIGINT)
-        return velocity(self, x, sigma, conditioning)
-
-    monkeypatch.setattr(fake.Number, "velocity", interrupted)
+    ctrl_c(7)
     argv = ["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]
     assert call(argv) == 130
     capsys.readouterr()
-    del calls[:]
+    ctrl_c()
     assert call(argv) == 0
     error = capsys.readouterr().err
     assert "interrupted after step 4; going on; remove out.run to start anew\n" in error
     assert "going on with step 5 of 8 (phase low)\n" in error
     assert (here / "out.mp4").read_bytes() == (here / "whole.mp4").read_bytes()
 
-    del calls[:]
+    ctrl_c(7)
     assert call([*argv[:-1], "other.mp4"]) == 130
-    monkeypatch.setattr(fake.Number, "velocity", velocity)
+    ctrl_c()
     capsys.readouterr()
     assert call(["run", "fake.yaml", "-p", "y", "-o", "other.mp4"]) == 0
     error = capsys.readouterr().err
@@ -292,16 +296,8 @@ def test_plain_run_goes_on_with_what_was_interrupted(here, capsys, fake, monkeyp
     assert "going on" not in error
 
 
-def test_a_second_ctrl_c_ends_at_once(here, capsys, fake, monkeypatch):
-    velocity, calls = fake.Number.velocity, []
-
-    def interrupted(self, x, sigma, conditioning):
-        calls.append(sigma)
-        if len(calls) in (5, 6):
-            signal.raise_signal(signal.SIGINT)
-        return velocity(self, x, sigma, conditioning)
-
-    monkeypatch.setattr(fake.Number, "velocity", interrupted)
+def test_a_second_ctrl_c_ends_at_once(here, capsys, ctrl_c):
+    calls = ctrl_c(5, 6)
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 130
     assert len(calls) == 6, "in the midst of the step"
     assert "go on with: gatekit run --resume out.run\n" in capsys.readouterr().err

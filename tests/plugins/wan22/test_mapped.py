@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gatekit import WeightsError
-from gatekit_wan22 import mapped as module
 from gatekit_wan22.header import Header, TensorInfo
 from gatekit_wan22.mapped import MappedFile
 
@@ -32,7 +31,6 @@ def opened(path, info):
 def test_what_is_read_is_what_is_mapped(stored):
     path, info, values = stored
     assert opened(path, info).raw(info).view(torch.float32).equal(values)
-    assert module._read(path, info).view(torch.float32).equal(values)
     assert opened(path, info).raw(info, "meta").shape == (4 * PAGE,)
 
 
