@@ -85,7 +85,7 @@ def decode(
         decoder = _alone(saved.latent, Path(vae) if vae else None, fps, device, str(latent))
     else:
         decoder = _planned(saved.latent, *known, vae, models_dir, device)
-    target.check(decoder.video.frames)
+    target.check_place().check(decoder.video.frames)
     check_device(decoder.device, remedy="choose another one: --device cpu")
     part = decoder.family.components.vae
     if part is not None and part.device is not None:

@@ -70,7 +70,7 @@ def run(
         Cancelled: An observer stopped the run; its run folder keeps a checkpoint.
     """
     check_ready(plan, inputs)
-    target = Target.of(out).check(plan.video.frames) if out is not None else None
+    target = Target.of(out).check_place().check(plan.video.frames) if out is not None else None
     folder = _folder(target, run_dir, resume)
     kept = warm or Cold()
     plan = kept.adopt(plan)

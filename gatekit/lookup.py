@@ -148,6 +148,12 @@ def finder(
     variable = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     folders = [beside or Path.cwd(), *given, *variable, *last]
     unique = dict.fromkeys(home(Path(folder)).absolute() for folder in folders)
+    check_folders(given)
+    return Finder(tuple(unique))
+
+
+def check_folders(given: Iterable[str | Path]) -> None:
+    """Raise InputError where a folder of ``--models-dir`` is not there."""
     for folder in given:
         if not home(Path(folder)).is_dir():
             raise InputError(
@@ -156,7 +162,6 @@ def finder(
                 value=str(folder),
                 remedy="name the folder that the weight files are in, or leave it out",
             )
-    return Finder(tuple(unique))
 
 
 def missing_error(missing: Sequence[MissingFile]) -> WeightsError:

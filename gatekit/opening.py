@@ -55,6 +55,6 @@ def open_variant(
     variant = cls(validated(cls.Params, data, Source("variant"), (), ("use",)))
     variant.facts()
     device = device or default_device()
-    check_device(device)
+    check_device(device, "device", "choose another one, such as device='cpu'")
     variant.load(device, compute or family_cls.default_compute.get(kind_of(device), "fp32"))
     return variant

@@ -50,16 +50,21 @@ def check_out(path: Path, option: str = "-o", *, new: bool = False) -> None:
         raise InputError(
             "a folder of this name exists", where=option, value=str(path), remedy="name a file"
         )
+    check_parent(path, option)
+    if new and path.exists():
+        raise InputError(
+            "this file exists", where=option, value=str(path), remedy="name another, or remove it"
+        )
+
+
+def check_parent(path: Path, option: str = "-o") -> None:
+    """Raise InputError where the folder that something is to be written in is not there."""
     if not path.absolute().parent.is_dir():
         raise InputError(
             "no such folder",
             where=option,
             value=str(path.parent),
             remedy="make it, or name another",
-        )
-    if new and path.exists():
-        raise InputError(
-            "this file exists", where=option, value=str(path), remedy="name another, or remove it"
         )
 
 

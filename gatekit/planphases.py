@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatekit.boundaries import placed
 from gatekit.device import kind_of
 from gatekit.errors import ScheduleError
 from gatekit.filefields import without_files
 from gatekit.identity import field_of
+from gatekit.path import as_path
 from gatekit.plan import PlannedPhase
 from gatekit.planvariants import adjusted
 
@@ -27,6 +29,7 @@ def planned_phase(
     index: int,
     phase: PhaseEntry,
     sigmas: tuple[float, ...],
+    whole: tuple[float, ...],
     boundary: Any,
     variants: Mapping[str, ModelVariant],
     family: ModelFamily,
@@ -39,6 +42,7 @@ def planned_phase(
         index: Place of the phase in the schedule.
         phase: The phase of the schedule.
         sigmas: Its sigmas.
+        whole: Those that it has without a ``start``.
         boundary: How it ends.
         variants: The plan's variants.
         family: The plan's family.
@@ -47,6 +51,9 @@ def planned_phase(
     at: KeyPath = ("phases", index)
     guidance = sections.made("guidance", phase.guidance, (*at, "guidance"))
     cache = _cache(sections, phase, variants[phase.variant], (*at, "cache"))
+    if cache is not None:
+        most = as_path(family.path).sigma_max
+        placed(sections.schedule, (*at, "cache"), lambda: cache.check(whole, most))
     default = family.default_compute.get(kind_of(device), "fp32")
     compute = phase.compute or default
     variant = variants[phase.variant]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import InputError
-from gatekit.output import write_atomic
+from gatekit.output import check_out, write_atomic
 from gatekit.suggest import install_extra
 
 if TYPE_CHECKING:
@@ -17,34 +17,44 @@ COLOURS = ("#2f6df6", "#e0457b", "#f2a541", "#2a9d8f", "#8a63d2", "#5c677d")
 INK, GREY, PAPER = "#1d2433", "#8b93a5", "#ffffff"
 
 
-def plot_plan(plan: Plan, path: Path) -> Path:
-    """Draw a plan to a PNG (or another kind of file that matplotlib can write).
-
-    Raises:
-        InputError: matplotlib is missing, or it cannot write such a file.
-        OutputError: The file cannot be written.
-    """
+def check_plot(path: Path) -> None:
+    """Raise InputError where no plot can be written as ``path``: before anything is printed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as exc:
         raise InputError(
             "plots are drawn with matplotlib, which is not installed",
             remedy=install_extra("report"),
         ) from exc
-    figure: Any = Figure(figsize=(10, 5.6), dpi=160, facecolor=PAPER)
-    canvas: Any = FigureCanvasAgg(figure)
-    kind = path.suffix.lstrip(".").lower() or "png"
-    if kind not in canvas.get_supported_filetypes():
+    known: Any = FigureCanvasAgg
+    if _kind(path) not in known.filetypes:
         raise InputError(
             "plots are written as .png, .svg or .pdf",
             where="--plot",
             value=str(path),
             remedy="name such a file",
         )
+    check_out(path, "--plot")
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lstrip(".").lower() or "png"
+
+
+def plot_plan(plan: Plan, path: Path) -> Path:
+    """Draw a plan to a PNG (or another kind of file that matplotlib can write).
+
+    Raises:
+        InputError: matplotlib is missing, or it cannot write such a file, or not there.
+        OutputError: The file cannot be written.
+    """
+    check_plot(path)
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(10, 5.6), dpi=160, facecolor=PAPER)
     _draw(figure, plan)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, facecolor=PAPER)
+    figure.savefig(buffer, format=_kind(path), facecolor=PAPER)
     return write_atomic(path, buffer.getvalue(), "name a file in a folder you may write to")
 
 

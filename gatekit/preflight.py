@@ -34,7 +34,12 @@ def check_ready(plan: Plan, inputs: Inputs) -> None:
 
 def check_devices(plan: Plan) -> None:
     """Raise InputError where torch cannot use the device of the run, or of one of its sections."""
-    check_device(plan.device)
+    own = plan.device == plan.schedule.device
+    check_device(
+        plan.device,
+        plan.schedule.source.where(("device",)) if own else "device",
+        "choose another one: --device cpu",
+    )
     for section, part in plan.family.components.given().items():
         if part.device is not None:
             where = plan.schedule.source.where((section, "device"))

@@ -77,6 +77,7 @@ def resolve(
             i,
             phase,
             sigmas or whole.sigmas[i],
+            whole.sigmas[i],
             parts.boundaries[i],
             variants,
             family,

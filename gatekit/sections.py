@@ -55,12 +55,16 @@ class Sections:
         if (*at, "use") in source.values:
             return
         for key in use.params:
-            having = [n for n, c in registry().table(kind).items() if key in c.Params.model_fields]
+            having = {
+                n: c for n, c in registry().table(kind).items() if key in c.Params.model_fields
+            }
             if having and cls.name not in having:
+                # First what works with no other key.
+                best = min(having, key=lambda n: (_asks(having[n]), len(n)))
                 raise ScheduleError(
                     f"unknown key {key!r}",
                     where=source.where((*at, key), key=True),
-                    remedy=f"add 'use', such as use: {min(having, key=len)}",
+                    remedy=f"add 'use', such as use: {best}",
                 )
 
     def params(self, cls: type[Any], use: Use, at: KeyPath, extra: Sequence[str] = ()) -> Any:
@@ -83,6 +87,11 @@ class Sections:
         if path is None:
             self.missing.append(files.missing(name, self.source.where(at)))
         return path
+
+
+def _asks(cls: type[Any]) -> bool:
+    """Whether a plugin has a parameter that must be given."""
+    return any(field.is_required() for field in cls.Params.model_fields.values())
 
 
 def relocated(exc: UserError, at: str) -> GatekitError:

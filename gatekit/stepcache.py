@@ -54,6 +54,17 @@ class StepCache(ABC):
     def __init__(self, params: CacheParams | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
+    def check(self, sigmas: Sequence[float], most: float) -> None:  # noqa: B027
+        """Refuse what can never skip anything in a phase; asked at plan time.
+
+        Args:
+            sigmas: The phase's; whatever its sampler, it evaluates from the first to the last.
+            most: The largest noise level of the path: 1 on a flow.
+
+        Raises:
+            ScheduleError: ``key`` is the parameter that is at fault; the plan adds the place.
+        """
+
     @abstractmethod
     def through(
         self, blocks: Sequence[Block], hidden: Tensor, sigma: float, memory: Mapping[str, Any]

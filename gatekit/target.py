@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gatekit.embed import import_av, import_pillow
 from gatekit.errors import InputError
-from gatekit.output import cannot_write, make_folder, write_atomic, write_synced
+from gatekit.output import cannot_write, check_parent, make_folder, write_atomic, write_synced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +102,15 @@ class Target:
                     where=str(left),
                     remedy="remove them, or choose another name",
                 )
+        return self
+
+    def check_place(self) -> Target:
+        """Itself, if its folder is there: a misspelt one is told before anything is computed.
+
+        Raises:
+            InputError: It is not.
+        """
+        check_parent(self.path)
         return self
 
     def _other_than_frames(self) -> str | None:

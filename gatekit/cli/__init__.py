@@ -103,9 +103,21 @@ def usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked: the help is the answer
         error.show()
         return int(error.exit_code)
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = " ".join(told(error).split()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "gatekit"
     return fail(f"{text[:1].lower()}{text[1:]}; see '{command} -h'", int(error.exit_code))
+
+
+def told(error: Any) -> str:
+    """What typer says; where pydantic refused a value, in this program's words, with the value."""
+    text, cause = str(error.format_message()), error.__cause__
+    if not hasattr(cause, "errors"):
+        return text
+    from gatekit.errors import shown
+    from gatekit.validate import said
+
+    first = cause.errors()[0]
+    return text.replace(error.message, f"{said(first)} (got {shown(first['input'])})")
 
 
 def fail(message: str, code: int) -> int:

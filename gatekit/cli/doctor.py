@@ -17,7 +17,9 @@ COLOURS = {"ok": "green", "note": "cyan", "missing": "yellow", "broken": "red"}
 def doctor(models_dir: ModelsDirOption = None, as_json: JsonOption = False) -> int:
     """Look at the installation and the machine; exit code 1 if something needed is missing."""
     from gatekit.doctor.ward import examine
+    from gatekit.lookup import check_folders
 
+    check_folders(models_dir or ())
     found = examine(models_dir or ())
     if as_json:
         from gatekit.cli.options import print_json

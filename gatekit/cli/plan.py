@@ -28,6 +28,10 @@ def plan(
     from gatekit.load import load_schedule
     from gatekit.resolver import resolve
 
+    if plot is not None:
+        from gatekit.plot import check_plot
+
+        check_plot(plot)
     resolved = resolve(load_schedule(schedule, overrides), models_dir=models_dir, device=device)
     if as_json:
         print_json(resolved.to_json())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from gatekit import Block, Cached, CacheParams, StepCache
+from gatekit import Block, Cached, CacheParams, ScheduleError, StepCache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,26 @@ class Skipping(StepCache):
     """
 
     Params = SkipParams
+
+    def check(self, sigmas: Sequence[float], most: float) -> None:
+        """Refuse sigmas between which no pass of the phase lies; see ``StepCache.check``."""
+        p: SkipParams = self.params
+        first, last = sigmas[0], sigmas[-1]
+        key, value, wrong = "start", p.start, ""
+        if p.start is not None and p.start > most:
+            wrong = f"no noise level of this path is above {most:g}"
+        elif p.start is not None and p.start < last:
+            wrong = f"the phase ends at sigma {last:.4g}, above where a pass may be skipped"
+        elif p.end > first:
+            key, value = "end", p.end
+            wrong = f"the phase begins at sigma {first:.4g}, below where a pass may be skipped"
+        if wrong:
+            raise ScheduleError(
+                wrong,
+                value=value,
+                remedy=f"start and end are sigmas; this phase goes from {first:.4g} to {last:.4g}",
+                key=(key,),
+            )
 
     def may_skip(self, sigma: float, memory: Mapping[str, Any]) -> bool:
         """Whether a pass at ``sigma`` may be skipped, whatever its threshold says."""

@@ -114,11 +114,46 @@ def test_a_usage_error_is_said_as_all_others_are(here, capsys, argv, said):
     assert line.startswith(f"gatekit: {said}") and line.endswith(" -h'") and not captured.out
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["fit", "x", "-o", "y", "--fine", "3"], "than or equal to 40 (got '3'); see"),
+        (["run", "x", "--seed", "one"], "must be a whole number (got 'one'); see"),
+    ],
+)
+def test_an_option_out_of_range_is_told_with_its_value(here, capsys, argv, said):
+    assert call(argv) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith(f"gatekit: invalid value for '{argv[-2]}': ")
+
+
+@pytest.mark.parametrize("out", ["nope/x.mp4", "nope/x/", "nope/x.safetensors", "nope/a/x.png"])
+def test_a_folder_that_is_not_there_is_not_made(here, capsys, fake, monkeypatch, out):
+    monkeypatch.setattr(fake.Number, "velocity", None)  # nothing is computed before it is told
+    assert call(["run", "fake.yaml", "-p", "x", "-o", out]) == 2
+    assert f"-o: no such folder (got '{Path(out).parent}')" in capsys.readouterr().err
+    assert not (here / "nope").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (["--device", "cuda:99"], "device: torch cannot use"),
+        (["--set", "device=cuda:99"], "--set device=cuda:99: device: torch cannot use"),
+    ],
+)
+def test_a_device_that_is_not_here_is_told_at_its_place(here, capsys, given, place):
+    assert call(["run", "fake.yaml", "-p", "x", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"gatekit: {place}") and "(got 'cuda:99')" in error
+    assert error.endswith("; choose another one: --device cpu\n")
+
+
 def test_a_folder_of_models_that_is_not_there(here, capsys, monkeypatch):
     monkeypatch.setenv("GATEKIT_MODELS", "not/mounted")  # a list for all machines may name it
     assert call(["plan", "fake.yaml", "--models-dir", "."]) == 0
     capsys.readouterr()
-    for command in (["plan", "fake.yaml"], ["run", "fake.yaml", "-p", "x"]):
+    for command in (["plan", "fake.yaml"], ["run", "fake.yaml", "-p", "x"], ["doctor"]):
         assert call([*command, "--models-dir", ".", "--models-dir", "modells"]) == 2
         captured = capsys.readouterr()
         assert "--models-dir: no such folder (got 'modells')" in captured.err and not captured.out
@@ -159,7 +194,14 @@ def test_plot(here):
     pytest.importorskip("matplotlib")
     assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 0
     assert (here / "p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert call(["plan", "fake.yaml", "--plot", "none/p.png"]) == 2
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "none/p.png"])
+def test_a_plot_that_cannot_be_is_told_before_the_plan(here, capsys, name):
+    pytest.importorskip("matplotlib")
+    assert call(["plan", "fake.yaml", "--plot", name]) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("gatekit: --plot: ") and not out
     assert not (here / "none").exists()
 
 
@@ -350,8 +392,7 @@ def test_a_full_disk(here, limit, place):
 def test_an_unwritable_output(here, capsys):
     (here / "file").write_text("")
     assert call(["run", "fake.yaml", "-p", "x", "-o", "file/out.mp4"]) == 2
-    error = capsys.readouterr().err
-    assert "cannot write" in error and "; choose another place with -o" in error
+    assert "-o: no such folder (got 'file'); make it" in capsys.readouterr().err
     assert call(["run", "fake.yaml", "-p", "x", "--run-dir", "file"]) == 2
     assert (
         "cannot write: File exists; choose another folder with --run-dir" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gatekit import InputError
+from gatekit import InputError, ScheduleError
 from gatekit.functional import make_params
 from gatekit.registry import registry
 
@@ -171,3 +171,28 @@ def test_where_a_pass_may_be_skipped(name, params, given, skipped):
 def test_bad_parameters_are_refused(name, params):
     with pytest.raises(InputError):
         cache(name, **params)
+
+
+@pytest.mark.parametrize(
+    ("params", "most", "key", "said"),
+    [
+        pytest.param({"start": 5}, 1.0, "start", "above 1", id="a step, where a sigma is meant"),
+        pytest.param({"start": 0.4}, 1.0, "start", "ends at sigma 0.5", id="below the phase"),
+        pytest.param({"end": 0.95}, 1.0, "end", "begins at sigma 0.9", id="above the phase"),
+    ],
+)
+@pytest.mark.parametrize("name", ["first_block", "mag"])
+def test_what_can_never_skip_is_refused(name, params, most, key, said):
+    method = cache(name, **params, **({"profile": PROFILE} if name == "mag" else {}))
+    with pytest.raises(ScheduleError, match=said) as caught:
+        method.check((0.9, 0.7, 0.5), most)
+    assert caught.value.key == (key,) and caught.value.value == params[key]
+    assert "this phase goes from 0.9 to 0.5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "most"),
+    [({}, 1.0), ({"start": 1.0, "end": 0.9}, 1.0), ({"start": 0.5}, 1.0), ({"start": 5}, 80.0)],
+)
+def test_what_may_skip_at_one_sigma_is_not_refused(params, most):
+    cache("first_block", **params).check((0.9, 0.7, 0.5), most)

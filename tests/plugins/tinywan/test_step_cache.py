@@ -117,7 +117,9 @@ def test_the_plan_tells_the_cache():
     ("change", "message"),
     [
         pytest.param("cache=firstblock", "did you mean 'first_block'?", id="name"),
-        pytest.param("cache.threshold=0.1", "add 'use'", id="no use"),
+        pytest.param("cache.threshold=0.1", "add 'use', such as use: first_block", id="no use"),
+        pytest.param("cache={use: first_block, start: 5}", "cache.start: no noise", id="start"),
+        pytest.param("cache={use: first_block, end: 0.9}", "cache.end: the phase begins", id="end"),
         pytest.param("cache={use: first_block, treshold: 1}", "did you mean 'threshold'", id="key"),
         pytest.param("cache={use: first_block, threshold: -1}", "greater than", id="value"),
         pytest.param("cache=mag", "add 'profile'", id="no profile"),
