@@ -32,6 +32,7 @@ from .hooks import hookimpl
 from .identity import file_identity
 from .linear import Linear, evaluate, lazy
 from .load import Override, load_schedule
+from .lookup import Finder, finder
 from .measures import find_metric, list_metrics
 from .metric import Metric, Sample
 from .multistep import multistep_weights
@@ -91,6 +92,7 @@ __all__ = [
     "Evaluation",
     "Execution",
     "FamilyParams",
+    "Finder",
     "Finding",
     "Footprint",
     "FunctionPhase",
@@ -162,6 +164,7 @@ __all__ = [
     "evaluate",
     "file_identity",
     "find_metric",
+    "finder",
     "hookimpl",
     "install_extra",
     "lazy",

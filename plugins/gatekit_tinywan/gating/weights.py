@@ -46,17 +46,18 @@ class Files:
     Args:
         work: Folder of the study; what is made lies in ``weights-...`` there, named by what it is
             made from.
-        given: Folders that are searched before the shipped weights.
+        given: Folders of ``--models-dir``; searched as a schedule's files are, before
+            ``GATEKIT_MODELS`` and the shipped weights.
     """
 
     def __init__(self, work: Path, given: Sequence[Path] = ()) -> None:
-        self.given = [*given, WEIGHTS]
+        self.given, self._found = list(given), gatekit.finder(None, given, [WEIGHTS])
         hashes = [gatekit.file_identity(self._source(n))[2] for n in self._sources]
         self.made = work / f"weights-{digest(hashes)[:6]}"
 
     @property
     def folders(self) -> list[Path]:
-        """Where schedules find them."""
+        """What a schedule is given as ``models_dir`` to find them."""
         return [*([self.made] if self.made.is_dir() else []), *self.given]
 
     @property
@@ -65,15 +66,16 @@ class Files:
 
     def find(self, name: str) -> Path | None:
         """A file, made or there before."""
-        return next((f / name for f in self.folders if (f / name).is_file()), None)
+        made = self.made / name
+        return made if made.is_file() else self._found.find(name)
 
     def _source(self, name: str) -> Path:
-        found = next((f / name for f in self.given if (f / name).is_file()), None)
+        found = self._found.find(name)
         if found is None:
             raise gatekit.WeightsError(
                 "a file of the small model is missing",
                 value=name,
-                remedy="give its folder with --models-dir",
+                remedy="give its folder with --models-dir or in GATEKIT_MODELS",
             )
         return found
 

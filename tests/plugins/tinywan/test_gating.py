@@ -55,6 +55,27 @@ def test_one_command_makes_runs_goes_on_and_prints(weights, tmp_path, capsys):
             assert facts.bits_per_weight == pytest.approx(files.bits(kind), abs=1e-9)
 
 
+def test_files_are_found_as_those_of_schedules(weights, tmp_path, monkeypatch):
+    shipped = Files(tmp_path)
+    monkeypatch.setenv("GATEKIT_MODELS", str(weights[0]))
+    named = Files(tmp_path)
+    assert (
+        named.find("tinywan_high_fp16.safetensors") == weights[0] / "tinywan_high_fp16.safetensors"
+    )
+    assert named.made != shipped.made  # made from other files
+    plan = plan_of(
+        arms.Arm("fp16", "precision", arms.parts_of(["fp16"] * 3), ("unipc",) * 3), Options()
+    )
+    assert plan.variants[plan.phases[0].variant].files()[0].parent == weights[0]
+    other = tmp_path / "other" / "diffusion_models"  # as ComfyUI has them
+    other.mkdir(parents=True)
+    for file in weights[0].glob("*fp16*"):
+        (other / file.name).symlink_to(file)
+    assert Files(tmp_path, [other.parent]).find("tinywan_low_fp16.safetensors").parent == other
+    with pytest.raises(gatekit.InputError, match="no such folder"):
+        Files(tmp_path, [tmp_path / "nowhere"])
+
+
 def test_the_gate_is_that_of_quickstart():
     given = gatekit.load_schedule("schedules/quickstart.yaml")
     plan = gatekit.resolve(given)
