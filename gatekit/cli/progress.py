@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gatekit.cli.waiting import Waiting
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,6 +37,7 @@ class Lines:
     """Plain lines on stderr: where a phase begins, then at most one a minute.
 
     A step of a large model takes minutes, and a log in which nothing stands looks like a hang.
+    Of what has no steps, such as reading weights, there are lines where it lasts.
     """
 
     every = 60.0
@@ -45,8 +48,10 @@ class Lines:
         session: Stepping,
         done: Mapping[str, int],
         clock: Callable[[], float] = time.monotonic,
+        waiting: Waiting | None = None,
     ) -> None:
-        """Lines for a plan; ``clock`` counts seconds."""
+        """Lines for a plan; ``clock`` counts seconds, ``waiting`` says what lasts."""
+        self._waiting = waiting or Waiting(lambda what, s: said(f"{what}, {s:.0f} s"))
         self._session, self._clock = session, clock
         self._totals = {p.name: len(p.strategy.intervals()) for p in plan.phases}
         self._taken = {name: done.get(name, 0) for name in self._totals}
@@ -56,15 +61,18 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._waiting.end()
 
     def doing(self, what: str) -> None:
         """The name of a phase means that its steps begin."""
         stepping = what in self._totals
         self._session.stepping(what if stepping else None)
         if stepping:
+            self._waiting.end()
             self._began = self._told = self._clock()
-            self._say(what, f"begins at step {self._taken[what] + 1}/{self._totals[what]}")
+            said(f"{what}: begins at step {self._taken[what] + 1}/{self._totals[what]}")
+        else:
+            self._waiting.begin(what)
 
     def step(self, record: Record) -> None:
         """One step further; said where a minute has passed since anything was."""
@@ -74,11 +82,12 @@ class Lines:
             return
         self._told = now
         steps = f"step {self._taken[name]}/{self._totals[name]}"
-        self._say(name, f"{steps}, {now - self._began:.0f} s")
+        said(f"{name}: {steps}, {now - self._began:.0f} s")
 
-    @staticmethod
-    def _say(phase: str, text: str) -> None:
-        print(f"gatekit: {phase}: {text}\n", end="", file=sys.stderr, flush=True)
+
+def said(text: str) -> None:
+    """A line on stderr in one write: other threads print, too."""
+    print(f"gatekit: {text}\n", end="", file=sys.stderr, flush=True)
 
 
 def steps_only(column: Any) -> Any:
