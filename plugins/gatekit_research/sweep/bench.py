@@ -7,7 +7,7 @@ from typing import Any
 
 import gatekit
 from gatekit_research.sweep.cells import Cell
-from gatekit_research.sweep.measure import NONE, Measured, Measures, decode, load_latent
+from gatekit_research.sweep.measure import FAILED, NONE, Measured, Measures, decode, load_latent
 from gatekit_research.sweep.store import LATENTS, TRACES, VIDEOS, Line, Store
 from gatekit_research.sweep.watch import Watch, save_trace
 
@@ -39,7 +39,9 @@ class Bench:
             wanted.append(TRACES)
         if not all(self.store.file(kind, cell.digest).exists() for kind in wanted):
             return "run"
-        known = {*line["metrics"], *line["unmeasured"], *line["asked"]}
+        known = {*line["metrics"], *line["unmeasured"], *line["asked"]} - failed_metrics(
+            line
+        ).keys()
         missing = [m for m in self.measures.metrics if m.name not in known]
         moved = [m for m in self.measures.metrics if "reference" in m.needs]
         absent = any(text.startswith(NONE) for text in line["unmeasured"].values())
@@ -110,6 +112,12 @@ def about(cell: Cell) -> Line:
         "seed": cell.seed,
         "noise_seed": cell.inputs.seed,
     }
+
+
+def failed_metrics(line: Line) -> dict[str, str]:
+    """Metrics of a line that raised what no metric should, and what; they are tried again."""
+    found = line.get("unmeasured", {}).items()
+    return {name: reason for name, reason in found if reason.startswith(FAILED)}
 
 
 def failed(cell: Cell, exc: BaseException, wall: float) -> Line:

@@ -58,12 +58,14 @@ def sweep(
 
 
 def _run(setup: Any, store: Any, crew: Any) -> None:
+    from gatekit_research.sweep.bench import failed_metrics
     from gatekit_research.sweep.local import run_all
 
     bench = setup.bench(store)
     lines = store.read()
     left = {c.digest: c for c in setup.cells if bench.lacks(c, lines.get(c.digest))}
     failures: list[str] = []
+    broken: dict[str, list[str]] = {}
     with gatekit.Countdown(len(left)) as progress:
 
         def done(cell: Any, line: dict[str, Any]) -> None:
@@ -72,6 +74,8 @@ def _run(setup: Any, store: Any, crew: Any) -> None:
             if line["status"] == "failed":
                 failures.append(f"{cell.name}: {line['error']}")
                 print(f"gatekit: failed: {failures[-1]}", file=sys.stderr, flush=True)
+            for name, reason in failed_metrics(line).items():
+                broken.setdefault(name, []).append(f"{cell.name}: {reason}")
 
         if crew is None:
             run_all(bench, store, setup.cells, done)
@@ -80,6 +84,9 @@ def _run(setup: Any, store: Any, crew: Any) -> None:
     ran = len(left) - len(failures)
     there = len({c.digest for c in setup.cells}) - len(left)
     print(f"gatekit: {ran} cells run, {there} were there", file=sys.stderr)
+    for name, texts in broken.items():
+        said = f"metric {name!r} has no value in {len(texts)} cells, the first: {texts[0]}"
+        print(f"gatekit: warning: {said}; the same command tries it again", file=sys.stderr)
     if failures:
         raise gatekit.GatekitError(
             f"{len(failures)} of {len(left)} cells failed, the first: {failures[0]}",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NONE = "no reference"
+FAILED = "failed: "  # begins the reason of a metric that raised what no metric should
 ROOM = 1 << 31  # bytes of decoded references that are kept
 
 
@@ -56,7 +57,7 @@ class Measures:
     def of(
         self, cell: Cell, latent: Tensor, video: Callable[[], Tensor], trace: Trace | None
     ) -> Measured:
-        """Every metric of one result; a metric that cannot tell says why.
+        """Every metric of one result; a metric that cannot tell says why, one that fails is named.
 
         Without a trace (of a run that is over) those that need one are left out.
         """
@@ -91,20 +92,28 @@ class Measures:
                 self._take(metric, whole, found)
             except gatekit.UserError as exc:
                 found.unmeasured[metric.name] = str(exc)
+            except gatekit.Cancelled:
+                raise
+            except Exception as exc:  # of a plugin: the others still have a value
+                said = f"{type(exc).__name__}: {exc}".splitlines()[0]
+                module = type(metric).__module__
+                found.unmeasured[metric.name] = f"{FAILED}{metric.name!r} of {module} raised {said}"
         return found
 
     @staticmethod
     def _take(metric: gatekit.Metric, sample: gatekit.Sample, found: Measured) -> None:
         value = metric.measure(sample)
         parts = {"": value} if isinstance(value, float | int) else value
-        for part, number in parts.items():
-            name = f"{metric.name}.{part}" if part else metric.name
-            if math.isfinite(number):
-                found.metrics[name] = float(number)
-            else:
-                found.unmeasured[name] = f"the value is {number}"
-        if curve := metric.curve(sample):
-            found.curves[metric.name] = [(float(s), float(v)) for s, v in curve]
+        numbers = {f"{metric.name}.{part}" if part else metric.name: v for part, v in parts.items()}
+        finite = {name: math.isfinite(number) for name, number in numbers.items()}
+        curve = [(float(s), float(v)) for s, v in metric.curve(sample) or ()]
+        # All of it or nothing: what raises has raised by now.
+        found.metrics.update({n: float(v) for n, v in numbers.items() if finite[n]})
+        found.unmeasured.update(
+            {n: f"the value is {v}" for n, v in numbers.items() if not finite[n]}
+        )
+        if curve:
+            found.curves[metric.name] = curve
 
     def _reference(self, cell: Cell) -> gatekit.Sample:
         """The reference's result, its frames decoded once and kept while there is room."""

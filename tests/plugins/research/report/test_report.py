@@ -134,6 +134,75 @@ def test_a_run_has_a_page_of_its_own(project, call):
     assert "unipc" in page and "<svg" in page
 
 
+def without(*path):
+    def change(content):
+        for part in path[:-1]:
+            content = content[part]
+        del content[path[-1]]
+
+    return change
+
+
+def replaced(value, *path):
+    def change(content):
+        for part in path[:-1]:
+            content = content[part]
+        content[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(without("steps", 2, "sigma"), "steps.2.sigma: field required", id="key"),
+        pytest.param(replaced("much", "steps", 0, "seconds"), "steps.0.seconds: input", id="type"),
+        pytest.param(replaced(float("nan"), "steps", 0, "sigma"), "steps.0.sigma", id="nan"),
+        pytest.param(replaced([], "phases"), "phases: list should have", id="no phases"),
+        pytest.param(replaced(None, "phases", 0, "sampler"), "phases.0.sampler", id="null"),
+        pytest.param(replaced([1], "inputs"), "inputs: input should be", id="list"),
+        pytest.param(replaced({"steps": []}, "timings"), "timings.steps: input", id="timings"),
+        pytest.param(replaced(7, "out"), "out: input should be", id="out"),
+        pytest.param(without("schedule"), "schedule: field required", id="section"),
+    ],
+)
+def test_a_damaged_record_of_a_run_is_told_in_one_line(project, call, capsys, change, said):
+    assert call("run", "fake.yaml", "-p", "x", "-o", "out.safetensors") == 0
+    record = project / "out.run" / "run.json"
+    content = json.loads(record.read_text())
+    change(content)
+    record.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert call("report", "out.run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gatekit: out.run/run.json: the record of this run is damaged: " + said)
+    assert not (project / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(0, "is damaged: no JSON"), (500, "is damaged: no JSON")]
+)
+def test_a_torn_record_of_a_run(project, call, capsys, size, said):
+    assert call("run", "fake.yaml", "-p", "x", "-o", "out.safetensors") == 0
+    record = project / "out.run" / "run.json"
+    record.write_bytes(record.read_bytes()[:size])
+    capsys.readouterr()
+    assert call("report", "out.run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_loading_is_a_part_of_the_steps(project, call):
+    assert call("run", "fake.yaml", "-p", "x", "-o", "out.safetensors") == 0
+    assert call("report", "out.run", "-o", "run.html") == 0
+    rows = re.findall(
+        r"<tr><td>([^<]+)</td><td>[^<]*</td></tr>", (project / "run.html").read_text()
+    )
+    at = rows.index("steps and loading")
+    assert rows[at + 1 : at + 3] == ["of these loading coarse", "of these loading fine"]
+    assert not [row for row in rows if row.startswith("loading")] and "total" in rows
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

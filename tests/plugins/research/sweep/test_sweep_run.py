@@ -292,3 +292,59 @@ def test_ray_that_is_not_there_is_told(sweep, call, capsys, monkeypatch, project
     assert "the extra 'ray'" in capsys.readouterr().err
     assert not (project / "small.sweep").exists()
     assert call(sweep(), "--workers", "2") == 2
+
+
+@pytest.fixture
+def careless():
+    """A plugin whose metric fails as it is told to."""
+    from gatekit.registry import registry
+
+    class Careless(gatekit.Metric):
+        """Says 1, or raises."""
+
+        name, higher_is_better, perfect, fails = "careless", True, 1.0, None
+        needs = frozenset({"latent"})
+
+        def measure(self, sample):
+            return {"one": 1.0} if self.fails != "measure" else {}["no such key"]
+
+        def curve(self, sample):
+            return [(0.5, "two")] if self.fails == "curve" else []
+
+    class Plugin:
+        @gatekit.hookimpl
+        def gatekit_register_metrics(self):
+            return [Careless]
+
+    registry().register(Plugin(), "careless")
+    yield Careless
+    registry().remove("careless")
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"), [("measure", "KeyError: 'no such key'"), ("curve", "ValueError: could not")]
+)
+def test_a_metric_that_raises_costs_its_own_value_alone(
+    sweep, call, project, capsys, fake, careless, fails, said
+):
+    careless.fails = fails
+    file = sweep((", psnr]", ", careless, psnr]"))
+    assert call(file) == 0
+    *_, ran, warning = capsys.readouterr().err.splitlines()
+    assert "10 cells run" in ran
+    assert "warning: metric 'careless' has no value in 10 cells, the first: reference" in warning
+    assert f"'careless' of {careless.__module__} raised {said}" in warning
+    found = lines(project / "small.sweep")
+    assert {line["status"] for line in found} == {"done"}
+    assert all({"psnr", "latent_rmse"} <= set(line["metrics"]) for line in found)
+    assert all(set(line["unmeasured"]) == {"careless"} for line in found)
+    assert not [name for line in found for name in line["metrics"] if "careless" in name]
+
+    # Mended, it is measured from the latents that are there.
+    careless.fails = None
+    fake.LOG.clear()
+    assert call(file) == 0
+    assert "careless" not in capsys.readouterr().err
+    assert not [e for e in fake.LOG if e.startswith("load")]
+    last = {line["cell"]: line for line in lines(project / "small.sweep")}
+    assert all(x["metrics"]["careless.one"] == 1.0 and not x["unmeasured"] for x in last.values())
