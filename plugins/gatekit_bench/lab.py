@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from gatekit_wan22.variant import WanVariant
 
 SIGMA = 0.7
-# Names of models that are no GGUF type: weights in the compute type, products in fp8, diffusers'.
-PLAIN, FP8, PEER = "plain", "fp8", "diffusers"
+# Names of models that are no GGUF type: weights in the compute type, products in fp8, the same
+# with its attention in fp8 too, and diffusers'.
+PLAIN, FP8, FP8_ALL, PEER = "plain", "fp8", "fp8 attention too", "diffusers"
 SHARE = 0.8  # of free memory that weights may take
 GIB = 1 << 30
 
@@ -90,6 +91,7 @@ class Lab:
 
         The first GGUF type comes first: the others take its weights.
         """
+        name = FP8 if name == FP8_ALL else name
         if self.types and name != self.types[0] and not self._open:
             self.model(self.types[0])
         if name not in self._open:
@@ -184,13 +186,20 @@ class Lab:
 
         return call
 
-    def bound(self, tokens: int, fp8: bool = False) -> float:
-        """Seconds of a pass at the measured rates: its products, or reading its weights once."""
+    def bound(self, tokens: int, fp8: bool = False, attention: bool = False) -> float:
+        """Seconds of a pass at the measured rates: its products, or reading its weights once.
+
+        Args:
+            tokens: Of the video.
+            fp8: Whether the matrices are multiplied in fp8.
+            attention: Whether attention is in fp8 too.
+        """
         todo = named.work(self.whole, tokens)
         rate = self.rates.get("fp8" if fp8 else "matmul")
         if rate is None or "matmul" not in self.rates:
             raise LeftOut("the rates of this device were not measured")
-        products = todo.matrices / rate + todo.attention / self.rates["matmul"]
+        products = todo.matrices / rate
+        products += todo.attention / self.rates["fp8" if attention else "matmul"]
         width = 1 if fp8 else 2 if self.cuda else 4  # bytes a weight; copies count both ways
         return max(products, width * named.matrices(self.whole) / self.rates["copy"])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import gatekit
 from gatekit_bench.findings import LeftOut, Row
-from gatekit_bench.lab import FP8, PEER, PLAIN, Lab
+from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
 
 STEPS, SCALE, SHIFT, GATE, SWITCH = 20, 3.5, 5.0, 0.96, 0.9
 AIM = 0.6
@@ -66,6 +66,8 @@ def gated(lab: Lab) -> None:
         f"{coarse}, {fine}, {plain}": (coarse, fine, PLAIN),
         f"{coarse}, {fine}, {plain}, all multiplied in fp8": (FP8, FP8, FP8),
         f"{coarse} and {fine} multiplied in fp8, {plain}": (FP8, FP8, PLAIN),
+        f"{coarse}, {fine}, {plain}, all in fp8 with its attention": (FP8_ALL,) * 3,
+        f"{coarse} and {fine} in fp8 with its attention, {plain}": (FP8_ALL, FP8_ALL, PLAIN),
     }.items():
         for how in ("compiled", "eager"):
             found = [lab.seconds.get((name, tokens, how)) for name in names]

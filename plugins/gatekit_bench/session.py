@@ -170,6 +170,7 @@ def parts_of(lab: Lab) -> list[Part]:
     from gatekit_bench.part_dequantise import dequantise
     from gatekit_bench.part_forward import again, forwards
     from gatekit_bench.part_gated import gated
+    from gatekit_bench.part_loading import loading
     from gatekit_bench.part_memory import memory
     from gatekit_bench.part_rates import rates
 
@@ -191,6 +192,7 @@ def parts_of(lab: Lab) -> list[Part]:
     parts += [passes(count, stored, 8) for count in fewer]
     if lab.cuda:
         parts.append(Part("again compiled", 30, partial(again, tokens=most)))
+    parts.append(Part("loading", 60, loading))
     parts.append(Part("memory", 60, memory))
     if lab.cuda:
         parts += [passes(count, coarse, 40, compiled=True) for count in fewer]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gatekit import ScheduleError
 
 from .attention import torch_version
+from .kernels import kernels_for
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,6 +98,18 @@ def quantised(w: Tensor) -> tuple[Tensor, Tensor]:
     return (w / scale).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
 
 
+def rows_quantised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``quantised``: by a kernel on a GPU, by torch's operations elsewhere and in compiled code."""
+    import torch
+
+    if torch.compiler.is_compiling() or not kernels_for(x.device):
+        return quantised(x)
+    from .kernels.quantise_rows import MOST, quantise_rows
+
+    fits = x.shape[1] <= MOST and x.stride(1) == 1
+    return quantise_rows(x) if fits else quantised(x)
+
+
 def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Tensor, Tensor]:
     """A matrix of a file as ``quantised`` gives it; one that is e4m3 already, unchanged."""
     import torch
@@ -142,7 +155,7 @@ def fp8_linear_class() -> type[nn.Module]:
             return (self.q.float() * self.scale.t()).to(self.dtype)
 
         def forward(self, x: Tensor) -> Tensor:
-            given, scale = quantised(x.reshape(-1, self.in_features))
+            given, scale = rows_quantised(x.reshape(-1, self.in_features))
             y = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
                 given,
                 self.q.t(),

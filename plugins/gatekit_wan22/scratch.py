@@ -10,7 +10,7 @@ buffer comes from the graph's own memory, which lives as long as the graph.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class _Buffers(threading.local):
     def __init__(self) -> None:
         self.of: dict[tuple[str, int | None, int], Tensor] = {}
+        self.views: dict[tuple[Any, ...], Tensor] = {}  # of them, by key, length and type
 
 
 _buffers = _Buffers()
@@ -38,13 +39,20 @@ def scratch(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
             return torch.empty(count, dtype=dtype, device=device)
         stream = torch.cuda.current_stream(device).cuda_stream
     key = (device.type, device.index, stream)
+    view = _buffers.views.get((key, count, dtype))
+    if view is not None:
+        return view
     wanted, held = count * dtype.itemsize, _buffers.of.get(key)
     if held is None or held.numel() < wanted:
+        _buffers.views.clear()  # they hold the buffer that is to go
+        held = None
         _buffers.of.pop(key, None)
         held = _buffers.of[key] = torch.empty(wanted, dtype=torch.uint8, device=device)
-    return held[:wanted].view(dtype)
+    view = _buffers.views[key, count, dtype] = held[:wanted].view(dtype)
+    return view
 
 
 def release() -> None:
     """Drop this thread's buffers. Products that still run keep theirs, by the stream's order."""
+    _buffers.views.clear()
     _buffers.of.clear()

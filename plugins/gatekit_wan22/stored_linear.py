@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 @cache
 def stored_linear_class() -> type[nn.Module]:
     """The class ``StoredLinear``; made on first use because torch takes seconds to import."""
+    import torch
     from torch import nn
 
-    from .operators import operators
+    from .operators import linear, operators
 
     ops = operators()
 
@@ -57,9 +58,10 @@ def stored_linear_class() -> type[nn.Module]:
             return weight.view(self.out_features, self.in_features)
 
         def forward(self, x: Tensor) -> Tensor:
-            return ops.stored_linear(
-                x, self.stored, self.type_name, self.out_features, self.bias, self.scale
-            )
+            given = (x, self.stored, self.type_name, self.out_features, self.bias, self.scale)
+            # The operator is for compilers and gradients; passing through it takes 90 us.
+            graph = torch.compiler.is_compiling() or (x.requires_grad and torch.is_grad_enabled())
+            return ops.stored_linear(*given) if graph else linear(*given)
 
         def extra_repr(self) -> str:
             return f"{self.in_features} -> {self.out_features}, {self.type_name}"

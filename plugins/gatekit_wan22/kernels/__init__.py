@@ -26,6 +26,11 @@ def kernel_kind(type_name: str, device: torch.device) -> Kind | None:
     return _kinds().get(type_name) if device.type == "cpu" and _interpreted() else None
 
 
+def kernels_for(device: torch.device) -> bool:
+    """Whether tensors on a device can be given to Triton's kernels."""
+    return device.type == "cuda" and bool(_kinds()) and _new_enough(device)
+
+
 @cache
 def _new_enough(device: torch.device) -> bool:
     """Whether a GPU is of the kind that the kernels are compiled for. Warns, once, if not."""

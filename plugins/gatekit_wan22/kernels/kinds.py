@@ -23,6 +23,7 @@ contracts the product and the subtraction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .iq4 import load_iq4_xs, plane_iq4
@@ -82,9 +83,9 @@ class Kind:
         """Units of a block."""
         return self.weights // (8 * self.planes)
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, Any]:
-        """What a kernel is compiled for."""
+        """What a kernel is compiled for, in the order of its arguments."""
         return {
             "LOAD": self.load,
             "PLANE": self.plane,

@@ -1,0 +1,225 @@
+"""Attention in fp8: softmax(q k^T / sqrt(d)) v with all operands in e4m3, by cuDNN.
+
+q, k, v have one scale each, their largest magnitude over 448. The mean of k over its tokens is
+taken off before: it adds the same number to all scores of a query, which the softmax does not
+see, and the rest is rounded the finer. Probabilities, at most 1, are multiplied by 256 before they
+are rounded. On Hopper cuDNN gives the output in e4m3 too; it cannot exceed the largest |v|, whose
+scale it gets. Sums are float32.
+
+The graph interface of cuDNN comes with the package ``nvidia-cudnn-frontend``; the library itself is
+torch's. Few keys, as of a text, are left to torch: rounding them costs more than it saves.
+"""
+
+# pyright: basic, reportMissingImports=false
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from gatekit import ScheduleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "cudnn_fp8"
+LARGEST = 448.0  # of e4m3
+TINY = 1e-12  # a scale of zeros
+PROBABILITY = 256.0  # what probabilities are multiplied by
+FEW_KEYS = 2048  # below, attention stays in 16 bits
+WIDTHS = (64, 128)  # of a head, that cuDNN has kernels for
+
+
+def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of all queries to all keys.
+
+    Args:
+        query: ``[B, S, H, D]`` in bf16 or fp16.
+        key: ``[B, K, H, D]``.
+        value: ``[B, K, H, D]``.
+
+    Returns:
+        ``[B, S, H, D]``, of the query's type.
+    """
+    import torch
+
+    if key.shape[1] < FEW_KEYS or query.shape[-1] not in WIDTHS:
+        heads = (t.transpose(1, 2) for t in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+    q, q_scale = quantised(query)
+    k, k_scale = quantised(key - key.mean(1, keepdim=True, dtype=torch.float32))
+    v, v_scale = quantised(value)
+    if not torch.compiler.is_compiling():  # a compiler cannot register it; ``dispatched`` has
+        operator()
+    attend: Any = torch.ops.gatekit.attention_fp8
+    out = attend(q, k, v, q_scale, k_scale)
+    return (out.to(torch.float32) * v_scale).to(query.dtype)
+
+
+def quantised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor in e4m3, and its float32 scale ``[1]``: x = scale * q, nearly."""
+    import torch
+
+    largest = torch.maximum(x.amax(), -x.amin()).float()
+    scale = (largest.clamp(min=TINY) / LARGEST).reshape(1)
+    return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+    """What the kernel computes, in float32 and all at once: ``[B, S, H, D]`` in e4m3."""
+    import torch
+
+    scores = torch.einsum("bshd,bkhd->bhsk", q.float() * q_scale, k.float() * k_scale)
+    scores = scores / q.shape[-1] ** 0.5
+    p = (scores - scores.amax(-1, keepdim=True)).exp()
+    rounded = (p * PROBABILITY).to(torch.float8_e4m3fn).float() / PROBABILITY
+    out = torch.einsum("bhsk,bkhd->bshd", rounded, v.float()) / p.sum(-1).transpose(1, 2)[..., None]
+    return out.to(torch.float8_e4m3fn)
+
+
+@cache
+def dispatched() -> None:
+    """Let diffusers' blocks of Wan find the backend by its name, which its own list cannot take."""
+    from diffusers.models.transformers import transformer_wan
+
+    operator()
+    module: Any = transformer_wan
+    inner = module.dispatch_attention_fn
+
+    def dispatch(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        if options.get("backend") == NAME:
+            return attention_fp8(query, key, value)
+        return inner(query, key, value, **options)
+
+    module.dispatch_attention_fn = dispatch
+
+
+@cache
+def operator() -> Any:
+    """``gatekit::attention_fp8``, registered when first asked for: compilers keep it whole."""
+    import torch
+
+    @torch.library.custom_op(
+        "gatekit::attention_fp8",
+        mutates_args=(),
+        schema="(Tensor q, Tensor k, Tensor v, Tensor q_scale, Tensor k_scale) -> Tensor",
+    )
+    def attend(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+        if not q.is_cuda:
+            return reference(q, k, v, q_scale, k_scale)
+        return _graph(q, k, v)(q, k, v, q_scale, k_scale)
+
+    @attend.register_fake
+    def _(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+        return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+    return attend
+
+
+class _Kept(threading.local):
+    """A thread's graphs and handles: cuDNN's handles must not be shared."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[Any, _Graph] = {}
+        self.handles: dict[int, Any] = {}
+
+
+_kept = _Kept()
+
+
+def _graph(q: Tensor, k: Tensor, v: Tensor) -> _Graph:
+    key = (q.device.index, *(layout for t in (q, k, v) for layout in (t.shape, t.stride())))
+    if key not in _kept.graphs:
+        _kept.graphs[key] = _Graph(q, k, v)
+    return _kept.graphs[key]
+
+
+class _Graph:
+    """cuDNN's plan for one layout of q, k and v ``[B, S, H, D]``."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        import cudnn
+        import torch
+
+        self.device = q.device
+        kinds = cudnn.data_type
+        graph: Any = cudnn.pygraph(
+            io_data_type=kinds.FP8_E4M3,
+            intermediate_data_type=kinds.FLOAT,
+            compute_data_type=kinds.FLOAT,
+            handle=self.handle,
+        )
+        ones: Any = {"dim": [1, 1, 1, 1], "stride": [1, 1, 1, 1], "data_type": kinds.FLOAT}
+        operands = [
+            graph.tensor(
+                name=name, dim=list(h.shape), stride=list(h.stride()), data_type=kinds.FP8_E4M3
+            )
+            for name, h in zip("qkv", (t.transpose(1, 2) for t in (q, k, v)), strict=True)
+        ]
+        names = ("descale_q", "descale_k", "descale_v", "descale_s", "scale_s", "scale_o")
+        scales = [graph.tensor(name=name, **ones) for name in names]
+        out, _, *largest = graph.sdpa_fp8(
+            **dict(zip("qkv", operands, strict=True)),
+            **dict(zip(names, scales, strict=True)),
+            generate_stats=False,
+            attn_scale=q.shape[-1] ** -0.5,
+            use_causal_mask=False,
+        )
+        like = torch.empty_like(q, memory_format=torch.contiguous_format).transpose(1, 2)
+        out.set_output(True).set_dim(list(like.shape)).set_stride(list(like.stride()))
+        out.set_data_type(kinds.FP8_E4M3)
+        for found in largest:
+            found.set_output(True).set_dim(ones["dim"]).set_stride(ones["stride"])
+            found.set_data_type(kinds.FLOAT)
+        try:
+            graph.validate()
+            graph.build_operation_graph()
+            graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+            graph.check_support()
+            graph.build_plans()
+        except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+            raise ScheduleError(
+                f"cuDNN has no fp8 attention of {q.shape[1]} queries and {k.shape[1]} keys for "
+                f"{torch.cuda.get_device_name(self.device)}",
+                value=NAME,
+                remedy="use attention: native",
+            ) from error
+        self.graph, self.names = graph, [*operands, *scales, out, *largest]
+        self.workspace = torch.empty(
+            max(1, graph.get_workspace_size()), dtype=torch.uint8, device=q.device
+        )
+        # Scales that never change, and room for two largest magnitudes that nobody reads.
+        fixed = torch.tensor([1 / PROBABILITY, PROBABILITY, 1.0, 0.0, 0.0], device=q.device)
+        self.fixed = [part.view(1, 1, 1, 1) for part in fixed.split(1)]
+
+    @property
+    def handle(self) -> Any:
+        """The handle of this thread for the device."""
+        import cudnn
+
+        index: Any = self.device.index
+        if index not in _kept.handles:
+            _kept.handles[index] = cudnn.create_handle()
+        return _kept.handles[index]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+        """Run on the current stream; the output's scale is that of v."""
+        import cudnn
+        import torch
+
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        one = (1, 1, 1, 1)
+        down, up, unit, *largest = self.fixed
+        # Told that v and the output have scale 1, cuDNN gives what is to be multiplied by v's.
+        given = [
+            *(t.transpose(1, 2) for t in (q, k, v)),
+            q_scale.view(one), k_scale.view(one), unit,
+            down, up, unit,
+            out.transpose(1, 2), *largest,
+        ]  # fmt: skip
+        with torch.cuda.device(self.device):
+            stream = torch.cuda.current_stream(self.device).cuda_stream
+            cudnn.set_stream(handle=self.handle, stream=stream)
+            pack = dict(zip(self.names, given, strict=True))
+            self.graph.execute(pack, self.workspace, handle=self.handle)
+        return out

@@ -1,0 +1,91 @@
+"""Attention in fp8: what it computes, on a CPU by the reference that stands for cuDNN's kernel."""
+
+import pytest
+import torch
+
+from gatekit import Execution, ScheduleError
+from gatekit_wan22 import WanConditioning, attention, attention_fp8
+
+H100 = (9, 0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def exact(q, k, v):
+    heads = (t.double().transpose(1, 2) for t in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+
+
+def off(found, wanted):
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(attention_fp8, "FEW_KEYS", 1)
+
+
+def test_it_errs_as_numbers_of_three_bits_do(few):
+    q, k, v = (random(1, n, 2, 64, seed=i) for i, n in enumerate((40, 96, 96)))
+    found = attention_fp8.attention_fp8(q, k, v)
+    assert found.shape == q.shape and found.dtype == q.dtype
+    assert 0.02 < off(found, exact(q, k, v)) < 0.09
+
+
+def test_a_common_part_of_all_keys_costs_nothing(few):
+    q, k, v = (random(1, n, 2, 64, seed=i) for i, n in enumerate((40, 96, 96)))
+    plain = attention_fp8.attention_fp8(q, k, v)
+    far = attention_fp8.attention_fp8(q, k + 50 * random(1, 1, 2, 64, seed=9), v)
+    assert off(far, plain.double()) < 0.02
+
+
+def test_scales_follow_the_numbers(few):
+    q, k, v = (random(1, 64, 1, 64, seed=i) for i in range(3))
+    one = attention_fp8.attention_fp8(q, k, v)
+    many = attention_fp8.attention_fp8(q * 2**-6, k * 2**6, v * 2**20)
+    assert torch.allclose(many * 2**-20, one, rtol=0.1, atol=0.02)
+    assert torch.isfinite(attention_fp8.attention_fp8(q, k, v * 0)).all()
+
+
+def test_few_keys_and_other_heads_stay_as_they_are():
+    for width, keys in ((64, 77), (32, 77)):
+        q, k, v = (random(1, n, 2, width, seed=i) for i, n in enumerate((40, keys, keys)))
+        assert off(attention_fp8.attention_fp8(q, k, v), exact(q, k, v)) < 1e-6
+
+
+def test_the_operator_stays_whole_in_a_compiled_graph(few):
+    q, k, v = (random(1, 64, 1, 64, seed=i) for i in range(3))
+    attention_fp8.dispatched()
+    compiled = torch.compile(attention_fp8.attention_fp8, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q, k, v), attention_fp8.attention_fp8(q, k, v))
+
+
+def test_a_model_runs_with_it_and_goes_back(wan, inputs, tools, few, monkeypatch):
+    calls = []
+    inner = attention_fp8.attention_fp8
+    monkeypatch.setattr(
+        attention_fp8, "attention_fp8", lambda q, k, v: (calls.append(k.shape), inner(q, k, v))[1]
+    )
+    variant = tools.open_file(wan.path)
+    variant.configure(Execution(attention="native"))
+    variant.load("cpu", "fp32")
+    condition = WanConditioning(text=inputs.text)
+    native = variant.velocity(inputs.x, inputs.sigma, condition)
+    variant.configure(Execution(attention="cudnn_fp8"))
+    rounded = variant.velocity(inputs.x, inputs.sigma, condition)
+    assert calls and 0 < off(rounded, native.double()) < 0.1
+    variant.configure(Execution(attention="native"))
+    assert torch.equal(variant.velocity(inputs.x, inputs.sigma, condition), native)
+
+
+def test_what_it_needs_is_said(monkeypatch):
+    with pytest.raises(ScheduleError, match=r"pip install 'nvidia-cudnn-frontend>=1\.32'"):
+        attention.choose("cudnn_fp8", "cuda", "bf16", H100)
+    with pytest.raises(ScheduleError, match="needs compute capability 9.0"):
+        attention.choose("cudnn_fp8", "cuda", "bf16", (8, 9))
+    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    monkeypatch.setattr(attention, "version", lambda name: "1.32.0")
+    assert attention.choose("cudnn_fp8", "cuda", "fp8", H100) == "cudnn_fp8"
+    assert not attention.BACKENDS["cudnn_fp8"].exact
