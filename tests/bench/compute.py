@@ -41,10 +41,11 @@ from wan_block import (
 )
 
 from gatekit import compute_capability
-from gatekit_wan22 import attention, compiling
+from gatekit_wan22 import attention, attention_fp8, compiling
 from gatekit_wan22.fp8 import new_fp8_linear, quantised
 
 ROWS = 512  # of x, of which errors are taken
+FP8_TOO = "fp8, attention too"
 Row = dict[str, Any]
 
 
@@ -153,10 +154,12 @@ def attentions(bench: Bench) -> Iterator[Row]:
                 return
             if name == "math" and tokens * keys > 10**8:
                 continue  # its scores alone would be 80 GB
-            called = AttentionBackendName(attention.BACKENDS[name].dispatch)
             row: Row = {"queries": tokens, "keys": keys, "backend": name}
 
-            def work(called: Any = called) -> Tensor:
+            def work(name: str = name) -> Tensor:
+                if name == attention_fp8.NAME:
+                    return attention_fp8.attention_fp8(q, k, v)  # noqa: B023
+                called = AttentionBackendName(attention.BACKENDS[name].dispatch)
                 return dispatch_attention_fn(q, k, v, backend=called)  # noqa: B023
 
             try:
@@ -179,16 +182,21 @@ def blocks(bench: Bench) -> Iterator[Row]:
         "Q2_K in fp8": in_fp8(decoded(stored)),
     }
     wholes = {"bf16": plain, "fp8": plain, "Q2_K": decoded(stored), "Q2_K in fp8": decoded(stored)}
+    names = ["bf16", "Q2_K", "fp8"]
+    here = (bench.device, "fp8", bench.capability)
+    if attention.lacking(attention_fp8.NAME, *here) is None:
+        names.append(FP8_TOO)
+        models[FP8_TOO], wholes[FP8_TOO] = models["fp8"], plain
     errors = block_errors(bench, models, wholes)
     for grid, tokens in zip(bench.size.grids, bench.tokens, strict=True):
         given = inputs(bench.size, grid, bf16, bench.device)
         base: dict[bool, float] = {}
-        for name in ("bf16", "Q2_K", "fp8"):
+        for name in names:
             for compiled in (False, True):
                 if bench.late(f"block {name}{' compiled' * compiled}, {tokens} tokens"):
                     continue
-                model = models[name]
-                attention.use_backend(model, bench.backend)
+                model, own = models[name], backend_of(bench, name)
+                attention.use_backend(model, own)
                 compiling.use_compiled(model, compiled)
                 began = time.perf_counter()
                 model(*given)
@@ -199,22 +207,27 @@ def blocks(bench: Bench) -> Iterator[Row]:
                 base.setdefault(compiled, took)
                 yield {
                     "tokens": tokens, "block": name, "compiled": compiled,
-                    "attention": bench.backend, "ms": took, "over bf16": took / base[compiled],
+                    "attention": own, "ms": took, "over bf16": took / base[compiled],
                     "over bf16 as it is": took / base[False], "first call s": first,
                     "error": errors[name],
                 }  # fmt: skip
     yield {"block": "Q2_K in fp8", "error": errors["Q2_K in fp8"]}
 
 
+def backend_of(bench: Bench, name: str) -> str:
+    """The attention that a block is measured with."""
+    return attention_fp8.NAME if name == FP8_TOO else bench.backend
+
+
 def block_errors(bench: Bench, models: Any, wholes: Any) -> dict[str, float]:
-    """Error of what a block adds to x, against the same weights in float32, at few tokens."""
-    grid = bench.size.grids[2]
+    """Error of what a block adds to x, against the same weights in float32, at 4,590 tokens."""
+    grid = bench.size.grids[1]
     given = inputs(bench.size, grid, torch.bfloat16, bench.device)
     found: dict[str, float] = {}
     for name, model in models.items():
         exact = to_float32(wholes[name])
         attention.use_backend(exact, "native")
-        attention.use_backend(model, bench.backend)
+        attention.use_backend(model, backend_of(bench, name))
         x, text, *rest = given
         wanted = exact(x.float(), text.float(), *rest) - x.float()
         found[name] = relative(model(x, text, *rest).float() - x.float(), wanted)
@@ -266,7 +279,7 @@ def child(bench: Bench) -> list[Row]:
             }
         )  # fmt: skip
 
-    other = "math" if bench.tiny else "native"
+    other = "math" if bench.tiny else "cudnn"
     for i, model in enumerate(experts):
         model(*given)  # libraries are loaded, so that only compiling is left to the first call
         call(f"two blocks of expert {i}", model, bench.backend)

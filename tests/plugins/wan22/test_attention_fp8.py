@@ -83,7 +83,7 @@ def test_a_model_runs_with_it_and_goes_back(wan, inputs, tools, few, monkeypatch
 def test_what_it_needs_is_said(monkeypatch):
     with pytest.raises(ScheduleError, match=r"pip install 'nvidia-cudnn-frontend>=1\.32'"):
         attention.choose("cudnn_fp8", "cuda", "bf16", H100)
-    with pytest.raises(ScheduleError, match="needs compute capability 9.0"):
+    with pytest.raises(ScheduleError, match=r"needs compute capability 9\.0"):
         attention.choose("cudnn_fp8", "cuda", "bf16", (8, 9))
     monkeypatch.setattr(attention, "find_spec", lambda name: object())
     monkeypatch.setattr(attention, "version", lambda name: "1.32.0")
