@@ -15,7 +15,7 @@ from gatekit_bench.sizes import SIZES, matrices
 
 SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
 SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
-PARTS = ["rates", "dequantise", "forward 64", "gated", "forward 16", "memory"]
+PARTS = ["rates", "dequantise", "forward 64", "gated", "forward 16", "loading", "memory"]
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +188,20 @@ def test_the_small_model_is_measured_at_sizes_that_a_laptop_has_time_for(tmp_pat
     assert json.loads(file.read_text())["tokens"] == [510, 252]
 
 
+def test_a_run_with_loading_is_its_passes_and_its_loads(told):
+    loads, passes = rows(told, "loading"), rows(told, "gated")
+    took = [row["value"] for what, row in loads.items() if what.startswith("loading ")]
+    (whole,) = (row["value"] for what, row in loads.items() if "loading included" in what)
+    (run,) = (row["value"] for what, row in passes.items() if "Q2_K" in what)
+    assert len(took) == 4 and min(took) > 0
+    assert whole == pytest.approx(run + sum(took[1:]))
+
+
 def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
     findings = Findings({}, until=0.0)
     sizes, given = SIZES["tinywan"], (tmp_path, [64, 16], ["Q2_K", "fp8"], findings, Clock("cuda"))
     parts = parts_of(Lab(sizes, sizes, "cuda", "bf16", *given))
     assert [part.name for part in parts] == [
         *("rates", "dequantise", "forward 64", "compiled 64", "gated", "forward 16"),
-        *("again compiled", "memory", "compiled 16"),
+        *("again compiled", "loading", "memory", "compiled 16"),
     ]
