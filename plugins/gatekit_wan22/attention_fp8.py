@@ -44,8 +44,8 @@ def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     import torch
 
     if key.shape[1] < FEW_KEYS or query.shape[-1] not in WIDTHS:
-        heads = (t.transpose(1, 2) for t in (query, key, value))
-        return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     q, q_scale = quantised(query)
     k, k_scale = quantised(key - key.mean(1, keepdim=True, dtype=torch.float32))
     v, v_scale = quantised(value)
