@@ -11,9 +11,9 @@ from gatekit import FamilyParams, Inputs, ModelVariant, VariantFacts, VideoSpec
 from gatekit_wan22 import WanConditioning, WanFamily
 
 WEIGHTS = Path(__file__).parent / "weights"
-# What every file of this family has, whatever its depth: width of the embeddings, image and mask
-# beside the latent, channels of the VAE's first layer.
-TEXT_WIDTH, IMAGE_CHANNELS, VAE_BASE = 128, 20, 32
+# What every file of this family has, whatever its depth: width of the model, of its feed-forward
+# layers and of the embeddings, image and mask beside the latent, channels of the VAE's first layer.
+WIDTH, FFN_WIDTH, TEXT_WIDTH, IMAGE_CHANNELS, VAE_BASE = 256, 1024, 128, 20, 32
 LISTED = 8  # unknown words that a warning names
 log = logging.getLogger("gatekit.tinywan")
 
@@ -58,10 +58,15 @@ class TinyWanFamily(WanFamily):
     def component_facts(cls, file: Path) -> Mapping[str, VariantFacts]:
         """As ``wan22``, of these sizes."""
         from gatekit_wan22.header import read_header
+        from gatekit_wan22.lora.facts import meant_by
         from gatekit_wan22.sizes_parts import read_vae_sizes
         from gatekit_wan22.sizes_umt5 import read_umt5_sizes
 
         found = dict(super().component_facts(file))
+        if "lora" in found:
+            model = meant_by(file)
+            if model.dim != WIDTH or model.ffn_dim not in (0, FFN_WIDTH):
+                del found["lora"]
         if "text_encoder" in found:
             sizes = read_umt5_sizes(read_header(file, role="text_encoder"))
             if sizes.dim != TEXT_WIDTH:

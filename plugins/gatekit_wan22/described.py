@@ -84,11 +84,13 @@ class Described(ModelVariant):
     def facts(self) -> VariantFacts:
         """Facts from the header; ``resident_bytes`` is for computing in bf16."""
         header, sizes = self.header(), self.sizes
-        task = "image-to-video" if sizes.image_channels else "text-to-video"
-        if sizes.takes_first_frame:
-            task = "text-to-video, with or without a first frame"
+        takes = "text"
+        if sizes.image_channels:
+            takes = f"text, and {sizes.image_channels} channels of image and mask"
+        elif sizes.takes_first_frame:
+            takes = "text, and a first frame in its latent"
         published = sizes.published or "no published size; a small or pruned model"
-        details = {"model": str(sizes), "known as": published, "task": task}
+        details = {"model": str(sizes), "known as": published, "takes": takes}
         if title := title_of(header):
             details["metadata"] = title
         if self.params.expert:

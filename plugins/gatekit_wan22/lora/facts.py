@@ -12,7 +12,7 @@ from gatekit import VariantFacts, WeightsError
 
 from ..header import printable, read_header
 from .file import LoraFile, has_both, read_lora
-from .fit import meant
+from .fit import Meant, meant
 from .scale import alpha_of, noted
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -51,6 +51,11 @@ def lora_facts(path: Path) -> VariantFacts | None:
         yaml=f"loras: [{{file: {name}, strength: 1.0, name: style}}]  # in a variant\n"
         "  adjust: {loras: {style: 0.5}}  # in a phase, where the strength is another there",
     )
+
+
+def meant_by(path: Path) -> Meant:
+    """The model that a LoRA's file is for, as far as its shapes tell."""
+    return meant(read_lora(path, "high" if has_both(read_header(path)) else None))
 
 
 def alpha_line(lora: LoraFile) -> str:

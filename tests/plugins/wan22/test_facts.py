@@ -43,7 +43,7 @@ def test_facts_of_a_gguf(mixed, wan, tools):
     assert facts.file_bytes == mixed.stat().st_size
     assert 5.5 < facts.bits_per_weight < 16
     assert facts.details["model"].startswith("wan 2 layers x 256 (2 heads, ffn 512)")
-    assert facts.details["task"] == "text-to-video" and facts.warnings == ()
+    assert facts.details["takes"] == "text" and facts.warnings == ()
     kept = tools.open_file(mixed, keep="always").facts()
     assert facts.resident_bytes < kept.resident_bytes == 2 * facts.parameters
 

@@ -133,6 +133,14 @@ def test_an_expert_of_a14b_whose_name_does_not_say_which(name, asks, wan, tools,
     assert ("A14B needs 'expert: high' or 'expert: low'" in text) == asks
 
 
+def test_it_says_what_goes_in_and_not_what_it_was_trained_for(capsys):
+    from gatekit_tinywan.family import WEIGHTS
+
+    text = inspected(WEIGHTS / "tinywan_low_fp16.safetensors", capsys).out
+    assert "takes: text, and 20 channels of image and mask\n" in text and "task" not in text
+    assert "opens as: safetensors of family wan22 (also tinywan)\n" in text
+
+
 def test_the_line_is_a_schedule(wan, tmp_path, capsys):
     path = tmp_path / "wan.low noise.safetensors"
     save_file(wan.state, path)

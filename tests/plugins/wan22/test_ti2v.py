@@ -68,7 +68,7 @@ def test_files_are_checked(small, wan, tools):
     with pytest.raises(ScheduleError, match=r"48 channels and strides 16 and 4.*VAE of Wan 2\.1"):
         family(small, "i2v-a14b").check_components()
     facts = tools.open_file(small.folder / "ti2v.safetensors").facts()
-    assert facts.details["task"] == "text-to-video, with or without a first frame"
+    assert facts.details["takes"] == "text, and a first frame in its latent"
 
 
 def test_an_image_becomes_latent_frame_0(small, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -34,12 +35,33 @@ def test_what_it_says(tmp_path, capsys):
         "alpha: 8 (I64) at rank 64: x 0.125 (20 layers)",
         "layers: cross_attn.k, cross_attn.o, cross_attn.q, cross_attn.v, ffn.0, ffn.2, "
         "self_attn.k, self_attn.o, self_attn.q, self_attn.v of blocks 0, 39",
-        "opens as: lora of family wan22 (also tinywan)",
+        "opens as: lora of family wan22",
         f"  loras: [{{file: {path.name}, strength: 1.0, name: style}}]  # in a variant",
         "  adjust: {loras: {style: 0.5}}  # in a phase, where the strength is another there",
     ):
         assert line in text.splitlines(), text
     assert command(["inspect", str(path), "--json"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "inner", "layer", "small"),
+    [
+        pytest.param(256, 1024, "ffn.0", True, id="its widths"),
+        pytest.param(256, 256, "self_attn.q", True, id="attention alone"),
+        pytest.param(256, 512, "ffn.0", False, id="another inner width"),
+        pytest.param(5120, 5120, "self_attn.q", False, id="A14B"),
+    ],
+)
+def test_the_small_model_is_named_for_loras_of_its_widths(
+    tmp_path, capsys, width, inner, layer, small
+):
+    stem = f"diffusion_model.blocks.0.{layer}"
+    down, up = torch.zeros(4, width), torch.zeros(inner, 4)
+    path = tmp_path / "l.safetensors"
+    save_file({f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}, path)
+    assert command(["inspect", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"opens as: lora of family wan22{' (also tinywan)' if small else ''}" in lines
 
 
 def test_other_files_are_not_loras(wan, kit, tmp_path):
