@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import gatekit
+from gatekit_basics.changes import as_yaml, extending
 from gatekit_basics.curvature import log_profile, theta
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def curvature(
     fine = gatekit.load_schedule(schedule, [*(overrides or []), f"sigmas.steps={steps}"])
     inputs = gatekit.Inputs(prompt=prompt, image=image, seed=seed)
     profile = measure(fine, inputs, steps, models_dir=models_dir, device=device)
-    text = _written(schedule.resolve(), out.resolve(), overrides or [], profile, steps, seed)
+    text = _written(schedule, out, overrides or [], profile, steps, seed)
     gatekit.write_atomic(out, text.encode())
     print(out)
 
@@ -98,14 +99,20 @@ def _written(
     steps: int,
     seed: int,
 ) -> str:
-    import json
-    import os
-
     pairs = "".join(f"    - [{sigma:g}, {density:g}]\n" for sigma, density in profile)
-    changed = "".join(f"# with --set {text}\n" for text in overrides)
+    changed = "".join(f"{line}\n" for line in extending(schedule, out, overrides))
     return (
         f"# The grid of {schedule.name}, made from its models' own curvature over {steps} steps\n"
         f"# (seed {seed}). Pairs of sigma and relative density of steps.\n"
-        f"{changed}extends: {json.dumps(os.path.relpath(schedule, out.parent))}\n"
-        f"sigmas:\n  use: curvature\n  sigma_min: 0.05\n  profile:\n{pairs}"
+        f"{changed}sigmas:\n  use: curvature\n{_own(schedule, overrides)}"
+        f"  sigma_min: 0.05\n  profile:\n{pairs}"
     )
+
+
+def _own(schedule: Path, overrides: list[str]) -> str:
+    """What ``sigmas`` keeps with any grid, where ``--set`` changed it: steps, allotment."""
+    if not overrides:
+        return ""
+    found = gatekit.load_schedule(schedule, overrides).to_dict().get("sigmas", {})
+    kept = {key: found[key] for key in ("steps", "allot") if key in found}
+    return "".join(f"{line}\n" for line in as_yaml(kept, 2))

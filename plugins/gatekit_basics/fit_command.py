@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import gatekit
+from gatekit_basics.changes import extending
 from gatekit_basics.curvature import Curvature, CurvatureParams
 from gatekit_basics.fitting import fit, minimizer, predicted_error
 from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
@@ -115,7 +115,7 @@ def fit_command(
             save(keep, travelled, profile, fields)
     sigmas, fitted = placed(travelled, profile, before[0], len(before) - 1)
     sigmas = [round(s, 6) for s in sigmas]
-    text = _written(schedule.resolve(), out.resolve(), given, sigmas, fitted)
+    text = _written(schedule, out, given, sigmas, fitted)
     gatekit.write_atomic(out, text.encode())
     if fitted:
         errors = [predicted_error(travelled, g) for g in (before, sigmas)]
@@ -130,8 +130,7 @@ def _written(
     how = "fitted to" if fitted else f"equidistributed (under {FEW} steps nothing is fitted) along"
     lines = [
         f"# {schedule.name} with {len(sigmas) - 1} steps {how} a trajectory of its own models",
-        *(f"# with --set {text}" for text in overrides),
-        f"extends: {json.dumps(os.path.relpath(schedule, out.parent))}",
+        *extending(schedule, out, overrides),
         "sigmas:",
         "  use: explicit",
         f"  steps: {len(sigmas) - 1}",
