@@ -24,12 +24,13 @@ class APGParams(ScaleParams):
             saturates. 1 keeps all of it.
         threshold: The paper's r: largest RMS of the difference over a sample; None: no limit.
         momentum: The paper's beta: how much of the last difference is added; negative pushes away
-            from it.
+            from it. The paper's are negative; the guidance then alternates before it settles,
+            which multistep samplers extrapolate, so 0 is the default here.
     """
 
     parallel: float = Field(0.0, ge=0, le=1)
     threshold: float | None = Field(None, gt=0)
-    momentum: float = Field(-0.5, gt=-1, lt=1)
+    momentum: float = Field(0.0, gt=-1, lt=1)
 
 
 class APG(ClassifierFree):

@@ -172,6 +172,18 @@ def test_apg_bounds_its_update():
     assert torch.allclose(velocity(loose)[0], velocity(free)[0], atol=1e-12)
 
 
+def test_apg_guides_each_evaluation_alike_unless_told_otherwise():
+    """With momentum the guidance alternates before it settles, which multistep samplers amplify."""
+    plain = guidance("apg", scale=3.0)
+    first, memory = velocity(plain)
+    assert memory == {} and velocity(plain, memory=memory)[0].equal(first)
+    weights, memory = [], {}
+    for _ in range(5):
+        found, memory = velocity(guidance("apg", scale=3.0, momentum=-0.5), memory=memory)
+        weights.append(float(((found - POSITIVE) / (first - POSITIVE)).mean()))
+    assert weights == pytest.approx([1.0, 0.5, 0.75, 0.625, 0.6875])
+
+
 def test_apg_remembers_through_memory_alone():
     """The second call adds momentum times the first difference; instances hold nothing."""
     method = guidance("apg", scale=3.0, parallel=1.0, momentum=-0.5)

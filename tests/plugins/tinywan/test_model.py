@@ -86,7 +86,7 @@ def test_an_image_changes_the_video(plan):
         pytest.param(
             (
                 "sigmas.steps=5",
-                "phases.structure.guidance={use: apg, scale: 3}",
+                "phases.structure.guidance={use: apg, scale: 3, momentum: -0.5}",
                 "phases.polish.guidance={use: apg, scale: 3, momentum: -0.7}",
                 "phases.polish.strategy=restart",
                 "phases.polish.variant=high-q5ks",
