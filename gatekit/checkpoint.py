@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gatekit.errors import InputError
+from gatekit.packing import MALFORMED
+from gatekit.sealing import check_texts
 from gatekit.state import Record, State
 
 if TYPE_CHECKING:
@@ -40,8 +42,16 @@ class Checkpoint:
     conditioning: str = ""
 
     def state(self, device: str) -> State:
-        """The state. Raises InputError where the file cannot be read."""
-        return State.load(self.path, device)
+        """The state. Raises InputError where the file cannot be read, or was replaced meanwhile."""
+        state = State.load(self.path, device)
+        if state.step != self.step:
+            raise InputError(
+                f"the checkpoint was replaced while it was read: step {self.step} became "
+                f"{state.step}",
+                where=str(self.path),
+                remedy="let the run that writes there end first",
+            )
+        return state
 
 
 def checkpoint_bytes(
@@ -73,12 +83,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="np") as opened:
             metadata = cast("dict[str, str]", opened.metadata() or {})
+        check_texts(metadata)
         about = json.loads(metadata[KEY])
         records = tuple(Record(**record) for record in about["records"])
         return Checkpoint(
             path, int(about["step"]), dict(about["mark"]), records, str(about["conditioning"])
         )
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, safetensors.SafetensorError, *MALFORMED) as error:
         raise InputError(
             f"no readable checkpoint: {error}", where=str(path), remedy=ANEW
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit.checkpoint import checkpoint_bytes
+from gatekit.errors import OutputError
 from gatekit.hostcopies import HostCopies
 from gatekit.output import write_atomic
+from gatekit.telling import said
 
 if TYPE_CHECKING:
     from gatekit.state import Packed, Record, State
@@ -64,27 +67,45 @@ class CheckpointWriter:
         self._changed = threading.Condition()
         self._waiting: Job | None = None
         self._busy = self._hurry = self._closed = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def submit(self, state: State, records: tuple[Record, ...]) -> None:
         """Have a state written soon. It is copied before this returns.
 
         Raises:
-            OutputError: A sampler or guidance remembers what cannot be saved.
+            OutputError: A sampler or guidance remembers what cannot be saved, or the system gives
+                no memory for a copy or no thread.
         """
         began = time.perf_counter()
-        packed = state.packed(self._copies.of)
+        packed = self._packed(state)
         job = Job(packed, state.step, records, self._copies.turn())
         with self._changed:
             self._waiting = job
             self._changed.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="gatekit-checkpoint", daemon=True
-            )
-            self._thread.start()
+            self._start()
         self.facts["copying"] += time.perf_counter() - began
+
+    def _packed(self, state: State) -> Packed:
+        try:
+            return state.packed(self._copies.of)
+        except (MemoryError, RuntimeError) as exc:  # torch's allocators raise the latter
+            raise OutputError(
+                f"no host memory for a copy of the state: {said(exc)}",
+                remedy="leave it more: close other programs, or lower memory.ram",
+            ) from exc
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="gatekit-checkpoint", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            self._waiting = None  # nobody would take it
+            raise OutputError(
+                f"no thread to write checkpoints: {said(exc)}", remedy="allow more processes"
+            ) from exc
+        self._thread = thread
 
     def drain(self) -> None:
         """Have what waits written now. Raises OutputError if the last one could not be."""
@@ -110,19 +131,21 @@ class CheckpointWriter:
         rest = 0.0
         while (job := self._next(rest)) is not None:
             began = time.perf_counter()
-            error: Exception | None = None
+            error: BaseException | None = None
             try:
                 self._write(job)
-            except Exception as exc:  # told where it is asked for; the run must not end by it
+            except BaseException as exc:  # told where it is asked for; the run must not end by it
                 error = exc
             spent = time.perf_counter() - began
             self.facts["writing"] += spent
             rest = spent * (1 / SHARE - 1)
             with self._changed:
-                if error is not None and self._error is None and not self._hurry:
-                    log.warning("no checkpoint of step %d: %s", job.step, error)
+                untold = error is not None and self._error is None and not self._hurry
                 self._error, self._busy = error, False
                 self._changed.notify_all()
+            if untold:
+                with contextlib.suppress(Exception):  # whoever shows it may fail; this goes on
+                    log.warning("no checkpoint of step %d: %s", job.step, error)
 
     def _next(self, rest: float) -> Job | None:
         """The newest state, once the thread has rested; None when closed."""

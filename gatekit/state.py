@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from gatekit.errors import InputError, OutputError
-from gatekit.packing import Packer, detached, unpack
+from gatekit.packing import MALFORMED, Packer, detached, unpack
+from gatekit.sealing import check_tensors, check_texts, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,12 +138,18 @@ class State:
 
         remedy = "start the run anew, or name another checkpoint"
         try:
-            with safe_open(path, framework="pt", device=device) as opened:
+            with safe_open(path, framework="pt") as opened:
                 metadata: dict[str, str] = opened.metadata() or {}
                 tensors: dict[str, Tensor] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
             if metadata.get("format") == FORMAT:
-                return unpack(json.loads(metadata["state"]), tensors, _KINDS)
-        except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+                check_texts(metadata)
+                check_tensors(metadata, tensors)
+                there = {name: tensor.to(device) for name, tensor in tensors.items()}
+                found = unpack(json.loads(metadata["state"]), there, _KINDS)
+                if not isinstance(found, cls):
+                    raise ValueError("no state in it")
+                return found
+        except (OSError, safetensors.SafetensorError, *MALFORMED) as error:
             raise InputError(
                 f"no readable checkpoint: {error}", where=str(path), remedy=remedy
             ) from error
@@ -174,7 +181,7 @@ class Packed:
         from safetensors.torch import save
 
         metadata = {"format": FORMAT, "state": json.dumps(self.tree), **more}
-        return save(dict(self.tensors), metadata=metadata)
+        return save(dict(self.tensors), metadata=sealed(metadata, self.tensors))
 
 
 @dataclass(frozen=True)

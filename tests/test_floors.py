@@ -23,6 +23,7 @@ FLOORS = {
         *(
             "placement",
             "packing",
+            "sealing",
             "filebytes",
             "chunks",
             "cargo",

@@ -133,7 +133,7 @@ def ended(found: Found, how: str, keep: Path) -> int:
     return 1 if found.failures else 0
 
 
-def guided(target: str, number: int, folder: Path, keep: Path, seed: int) -> None:
+def guided(target: str, given: argparse.Namespace, folder: Path) -> None:
     """Fuzz one target with atheris, which ends the process."""
     import atheris
 
@@ -157,14 +157,15 @@ def guided(target: str, number: int, folder: Path, keep: Path, seed: int) -> Non
             limit_memory()
         faulthandler.dump_traceback_later(STUCK, exit=True)
         try_one(found, data, folder)
-        if found.inputs >= number:
+        over = given.seconds and time.perf_counter() - found.started > given.seconds
+        if over or found.inputs >= given.inputs:
             faulthandler.cancel_dump_traceback_later()
             shutil.rmtree(folder)  # nothing is tidied up after _exit
-            os._exit(ended(found, f"atheris {version()}", keep))
+            os._exit(ended(found, f"atheris {version()}", given.keep))
 
     options = [
         f"-max_len={LONGEST}",
-        f"-seed={seed}",
+        f"-seed={given.seed}",
         "-verbosity=0",
         f"-timeout={STUCK}",
         "-len_control=0",
@@ -190,7 +191,7 @@ def child(target: str, given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=scratch()) as name:
         folder = Path(name)
         if version() and not given.mutate:
-            guided(target, given.inputs, folder, given.keep, given.seed)
+            guided(target, given, folder)
         blindly(target, 0, folder)
         limit_memory()
         return ended(blindly(target, given.inputs, folder, given.seed), "mutations", given.keep)
@@ -201,6 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each target")
+    parser.add_argument("--seconds", type=float, help="of each target, at most (with atheris)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mutate", action="store_true", help="without atheris")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), metavar="DIR")
@@ -218,6 +220,7 @@ def main() -> int:
 def rest(given: argparse.Namespace) -> list[str]:
     """The options for a child."""
     options = [f"--inputs={given.inputs}", f"--seed={given.seed}", f"--keep={given.keep}"]
+    options += [f"--seconds={given.seconds}"] * bool(given.seconds)
     return [*options, *(["--mutate"] if given.mutate else [])]
 
 

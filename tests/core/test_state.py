@@ -1,5 +1,6 @@
 import os
-from dataclasses import replace
+import struct
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -90,6 +91,75 @@ def test_unreadable_checkpoints(tmp_path):
         save_file({"w": torch.zeros(2)}, tmp_path / "damaged", metadata=metadata)
         with pytest.raises(InputError, match="no readable checkpoint"):
             State.load(tmp_path / "damaged")
+
+
+def test_memory_by_numbers_comes_back_by_numbers(tmp_path):
+    memory = {0: torch.ones(2), 1.5: "a", None: 1, (2, "b"): {"c": 3}, "d": 4}
+    State(torch.zeros(1), 0.5, guidance_memory=memory).save(tmp_path / "s")
+    assert equal(dict(State.load(tmp_path / "s").guidance_memory), memory)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(2, dtype=torch.complex128), torch.eye(3).to_sparse()],
+    ids=["complex128", "sparse"],
+)
+def test_a_tensor_that_the_file_cannot_hold_is_named(tmp_path, tensor):
+    with pytest.raises(OutputError, match="cannot be saved"):
+        State(torch.zeros(1), 0.5, memory={"a": tensor}).save(tmp_path / "s")
+
+
+def test_a_class_of_the_same_name_is_none_of_ours(tmp_path):
+    @dataclass
+    class Evaluation:
+        sigma: float = 0.5
+
+    with pytest.raises(OutputError, match="cannot be saved"):
+        State(torch.zeros(1), 0.5, memory={"a": Evaluation()}).save(tmp_path / "s")
+
+
+def test_a_turned_bit_is_seen(tmp_path):
+    file = tmp_path / "s"
+    full_state().save(file)
+    whole = bytearray(file.read_bytes())
+    (length,) = struct.unpack("<Q", whole[:8])
+    places = {
+        "x": whole.index(b'"sigma') + 12,  # 0.3..., in the state's text
+        "tensors": 8 + length + 5,
+        "the last byte": len(whole) - 1,
+    }
+    for place, at in places.items():
+        damaged = whole.copy()
+        damaged[at] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="does not hold what was written"):
+            State.load(file)
+            pytest.fail(place)
+    file.write_bytes(whole)
+    assert equal(State.load(file).step, 3)
+
+
+def rewritten(file, **texts):
+    """The file with other texts in its metadata, and seals that fit them."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from gatekit.sealing import sealed
+
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        metadata = {k: v for k, v in opened.metadata().items() if "sha256" not in k}
+    save_file(tensors, file, sealed(metadata | texts, tensors))
+
+
+@pytest.mark.parametrize(
+    "tree", ['{"$map": [1]}', '{"$State": 3}', "[" * 100_000, '{"$items": [1]}', "1e999"]
+)
+def test_a_state_that_is_none(tmp_path, tree):
+    full_state().save(tmp_path / "s")
+    rewritten(tmp_path / "s", state=tree)
+    with pytest.raises(InputError, match="no readable checkpoint|not a saved state"):
+        State.load(tmp_path / "s")
 
 
 def test_forget_and_displace():

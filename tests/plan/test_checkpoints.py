@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -189,6 +191,95 @@ def test_a_run_that_cannot_be_saved_goes_on_and_says_so(project, tmp_path, monke
     monkeypatch.setattr(State, "packed", packed)
     gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=tmp_path / "r")
     assert caplog.text.count("this run cannot be resumed: a sampler remembers") == 1
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("DefaultCPUAllocator")])
+def test_a_run_goes_on_where_there_is_no_memory_for_a_copy(project, monkeypatch, caplog, failure):
+    def packed(self, copy):
+        raise failure
+
+    monkeypatch.setattr(State, "packed", packed)
+    result = gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=project / "r")
+    assert len(result.trajectory) == 8
+    assert caplog.text.count("no host memory for a copy of the state") == 1
+
+
+def test_a_run_goes_on_where_no_thread_can_be_started(project, monkeypatch, caplog):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name == "gatekit-checkpoint":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    result = gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=project / "r")
+    assert len(result.trajectory) == 8
+    assert caplog.text.count("no thread to write checkpoints") == 1
+
+
+class Deaf(logging.Handler):
+    """What shows warnings fails, as where stderr is a pipe that nobody reads."""
+
+    def emit(self, record):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("kind", [OutputError, KeyboardInterrupt, SystemExit])
+def test_the_thread_outlives_what_it_meets(tmp_path, monkeypatch, kind):
+    def fail(path, data, remedy):
+        raise kind("no")
+
+    monkeypatch.setattr(checkwriter, "write_atomic", fail)
+    logger, deaf = logging.getLogger("gatekit"), Deaf()
+    logger.addHandler(deaf)
+    writer, told = CheckpointWriter(tmp_path / "c", MARK), []
+    try:
+        writer.submit(State(torch.zeros(1), 0.5, 1), ())
+        until = time.monotonic() + 5
+        while not writer._error and time.monotonic() < until:  # then it waits, or died
+            time.sleep(0.001)
+
+        def drain():
+            try:
+                writer.drain()
+            except BaseException as exc:
+                told.append(type(exc))
+
+        writer.submit(State(torch.zeros(1), 0.5, 2), ())
+        draining = threading.Thread(target=drain, daemon=True)
+        draining.start()
+        draining.join(10)
+        assert told == [kind], "drain waits for ever"
+    finally:
+        logger.removeHandler(deaf)
+        writer.close()
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(tmp_path):
+    writer = CheckpointWriter(tmp_path / "c", MARK)
+    writer.submit(State(torch.zeros(1), 0.5, 1), ())
+    writer.drain()
+    found = read_checkpoint(tmp_path / "c")
+    writer.submit(State(torch.zeros(1), 0.4, 2), ())
+    writer.drain()
+    writer.close()
+    with pytest.raises(InputError, match="step 1 became 2"):
+        found.state("cpu")
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_with(project, tmp_path):
+    """Its sigma turned to 0: the run would end at once, with a video of noise."""
+    folder = tmp_path / "r"
+    stopped(project, folder)
+    file = folder / "checkpoint.safetensors"
+    content = file.read_bytes()
+    at = content.index(b'sigma\\": 0.')
+    file.write_bytes(content[:at] + b'sigma\\": 0e' + content[at + 11 :])
+    with pytest.raises(InputError, match="does not hold what was written"):
+        read_checkpoint(file)
+    with pytest.raises(InputError, match="does not hold what was written"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), resume=folder)
 
 
 def test_what_checkpoints_took_is_in_the_record(project, tmp_path):
