@@ -101,7 +101,9 @@ def _shown(path: Path, spec: VideoSpec) -> Iterator[Any]:
 
 def _held(av: Any, path: Path) -> Iterator[tuple[Any, float]]:
     """Each frame, and the second until which it is shown, counted from the first."""
-    with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+    # Decoders have the limit too: they begin while the file is opened, and sizes change within it.
+    limits = {"max_pixels": str(MAX_PIXELS)}
+    with av.open(str(path), options={"protocol_whitelist": "file", **limits}) as container:
         if not container.streams.video:
             raise InputError("no video in this file", where=str(path), remedy=_FILES)
         stream = container.streams.video[0]
@@ -113,6 +115,7 @@ def _held(av: Any, path: Path) -> Iterator[tuple[Any, float]]:
                 value=f"{size[0]}x{size[1]}",
                 remedy="scale the video down",
             )
+        stream.codec_context.options = limits
         rate = float(stream.average_rate or 0) or 25.0
         held: Any = None
         start = time = 0.0

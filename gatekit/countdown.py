@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from gatekit.saying import say
 
 
 class Countdown:
@@ -70,8 +71,7 @@ class Countdown:
             self.told = now
             pace = (now - self._first) / (self.done - self._before)
             left = duration(pace * (self.total - self.done))
-            text = f"{self.what}: {self.done}/{self.total}, about {left} left"
-            print(f"gatekit: {text}", file=sys.stderr, flush=True)
+            say(f"{self.what}: {self.done}/{self.total}, about {left} left")
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gatekit.errors import InputError, ScheduleError
+from gatekit.jsontext import json_text, read_json
 from gatekit.safeheader import read_metadata
 from gatekit.suggest import install_extra
 
@@ -22,6 +23,7 @@ KEY = "comment"
 FORMAT = "gatekit-video-1"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 LONGEST = 1 << 20  # characters of the metadata that are read
+CHUNKS = 200_000  # of a WebP that are passed over; each frame is one
 FIRST = "0001.png"  # the first of a folder of frames
 
 
@@ -50,7 +52,7 @@ class Carried:
             "inputs": {name: without_folder(value) for name, value in self.inputs.items()},
             "weights": dict(self.weights),
         }
-        return json.dumps(content, ensure_ascii=False, sort_keys=True)
+        return json_text(content, sort_keys=True)
 
 
 def carries(path: Path) -> bool:
@@ -137,7 +139,8 @@ def checked_inputs(inputs: Any) -> dict[str, Any]:
 def _of_mp4(path: Path) -> str:
     container: Any
     # By the demuxer of mp4 alone: others would follow what the file says to further files.
-    options = {"protocol_whitelist": "file"}
+    # No decoder begins, as FFmpeg's do to look at the streams: 1 pixel is too few for any.
+    options = {"protocol_whitelist": "file", "max_pixels": "1"}
     with import_av().open(str(path), format="mp4", options=options) as container:
         return str(container.metadata.get(KEY, ""))
 
@@ -149,10 +152,26 @@ def _of_png(path: Path) -> str:
 
 
 def _of_webp(path: Path) -> str:
-    with import_pillow().open(path, formats=["WEBP"]) as image:
-        found: dict[int, Any] = image.getexif()
-        text: str = found.get(DESCRIPTION, "")
+    found: dict[int, Any] = import_pillow().Exif()
+    found.load(_chunk(path, b"EXIF"))  # pyright: ignore
+    text: str = found.get(DESCRIPTION, "")
     return text.encode("latin-1").decode()  # Pillow takes UTF-8 for Latin-1
+
+
+def _chunk(path: Path, wanted: bytes) -> bytes:
+    """A chunk of a WebP. Pillow would read all of the file, up to 4 GiB, and begin to decode it."""
+    with path.open("rb") as stream:
+        if (start := stream.read(12))[:4] != b"RIFF" or start[8:] != b"WEBP":
+            raise ValueError("no WebP")
+        for _ in range(CHUNKS):
+            head = stream.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == wanted:
+                return stream.read(min(length, 2 * LONGEST))
+            if len(head) < 8:
+                break
+            stream.seek(length + length % 2, 1)
+    return b""
 
 
 def _of_safetensors(path: Path) -> str:
@@ -188,7 +207,7 @@ def at_home(path: Path, content: Mapping[str, Any]) -> tuple[Path, dict[str, Any
     inputs = {k: with_file(v, lambda file: str(folder / file)) for k, v in carried.items()}
     for run_dir in run_dirs(path):
         try:
-            earlier = json.loads((run_dir / "run.json").read_text("utf-8"))
+            earlier = read_json(run_dir / "run.json")
             same = {k: without_folder(v) for k, v in earlier["inputs"].items()} == carried
             if same and earlier["schedule"] == content["schedule"] and earlier["folder"]:
                 return Path(earlier["folder"]), earlier["inputs"]

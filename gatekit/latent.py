@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.embed import KEY, Carried, read_embedded
 from gatekit.errors import InputError, ScheduleError
+from gatekit.jsontext import read_json
 from gatekit.provenance import by_name
 from gatekit.safeheader import read_header
 
@@ -120,7 +121,7 @@ def _carried(path: Path) -> Carried | None:
     except ScheduleError:
         pass
     try:
-        record = json.loads((path.parent / RECORD).read_text("utf-8"))
+        record = read_json(path.parent / RECORD)
         weights = by_name(record.get("weights", {}))
         folder = Path(record["folder"]) if record.get("folder") else None
         return Carried(json.dumps(record["schedule"]), record["inputs"], weights, folder)

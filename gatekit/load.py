@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from gatekit.embed import Carried, carries, read_embedded
 from gatekit.errors import ScheduleError
+from gatekit.jsontext import read_json
 from gatekit.merge import merge, override
 from gatekit.outside import is_inside, outside_allowed, outside_error, plain
 from gatekit.schedule import Schedule
@@ -118,7 +118,7 @@ def refuse_run(path: Path) -> None:
     """Raise ScheduleError for a run folder or its record, which is no schedule."""
     folder = path if path.is_dir() else path.parent
     try:
-        content = json.loads((folder / RECORD).read_text("utf-8"))
+        content = read_json(folder / RECORD)
         if path.name not in (folder.name, RECORD) or "fingerprint" not in content:
             return
         out, done = content.get("out"), content.get("status") == "done"

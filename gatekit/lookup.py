@@ -74,7 +74,7 @@ class Finder:
         """Every absolute path that a name may mean, first to last; none goes through ``..``."""
         given = home(Path(name))
         if given.is_absolute():
-            return [given]
+            return [plain(given)]
         return [plain(folder / sub / given) for folder in self.folders for sub in SUBFOLDERS]
 
     def check_inside(self, name: str | Path, where: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gatekit.checkpoint import Checkpoint, read_checkpoint
 from gatekit.checkwriter import CheckpointWriter
 from gatekit.errors import InputError, OutputError
+from gatekit.jsontext import json_text, read_json
 from gatekit.latent import latent_bytes
 from gatekit.output import make_folder, write_atomic
 from gatekit.runlock import RunLock
@@ -207,7 +207,7 @@ class RunFolder:
             self.checkpoint_file.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        text = json.dumps(self.content, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(self.content, indent=1) + "\n"
         write_atomic(self.path / RECORD, text.encode())
 
     def log(self, text: str) -> Path | None:
@@ -269,7 +269,7 @@ def open_run_folder(path: str | Path) -> RunFolder:
     """
     folder = Path(path)
     try:
-        content = json.loads((folder / RECORD).read_text("utf-8"))
+        content = read_json(folder / RECORD, most=None)
         if not {"fingerprint", "schedule", "inputs"} <= set(content):
             raise KeyError(RECORD)
     except (OSError, ValueError, KeyError, TypeError) as exc:

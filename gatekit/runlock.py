@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from pathlib import Path
 
 from gatekit.errors import InputError
+from gatekit.jsontext import read_json
 
 LOCK = ".lock"
 
@@ -57,6 +57,6 @@ class RunLock:
 
 def _process(record: Path) -> str:
     try:
-        return f" (process {int(json.loads(record.read_text('utf-8'))['process'])})"
+        return f" (process {int(read_json(record)['process'])})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

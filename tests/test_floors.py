@@ -17,7 +17,7 @@ ROOT = Path(gatekit.__file__).parent
 FLOORS = {
     0: (
         *("errors", "sizetext", "params", "suggest", "cache", "countdown", "check"),
-        *("outside", "safeheader", "pluginlimit"),
+        *("outside", "safeheader", "jsontext", "saying", "pluginlimit"),
     ),
     1: (
         *(

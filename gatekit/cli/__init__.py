@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -11,10 +12,13 @@ from typing import Any
 from gatekit import outside, pluginlimit
 from gatekit.cli.app import COMMANDS, build
 from gatekit.errors import GatekitError
+from gatekit.saying import say
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``gatekit``; ends the process with the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8 on Linux
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(call(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -122,7 +126,7 @@ def told(error: Any) -> str:
 
 def fail(message: str, code: int) -> int:
     """Say what went wrong, on one line of stderr."""
-    print(f"gatekit: {message}", file=sys.stderr)
+    say(message)
     return code
 
 

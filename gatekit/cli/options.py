@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from gatekit.jsontext import json_text
 
 Schedule = Annotated[
     Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml), or a result gatekit made.")
@@ -32,4 +33,4 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def print_json(data: Any) -> None:
     """Print plain data for a program."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    print(json_text(data, indent=2, default=str))

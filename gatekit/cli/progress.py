@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gatekit.cli.waiting import Waiting
+from gatekit.saying import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ class Lines:
         waiting: Waiting | None = None,
     ) -> None:
         """Lines for a plan; ``clock`` counts seconds, ``waiting`` says what lasts."""
-        self._waiting = waiting or Waiting(lambda what, s: said(f"{what}, {s:.0f} s"))
+        self._waiting = waiting or Waiting(lambda what, s: say(f"{what}, {s:.0f} s"))
         self._session, self._clock = session, clock
         self._totals = {p.name: len(p.strategy.intervals()) for p in plan.phases}
         self._taken = {name: done.get(name, 0) for name in self._totals}
@@ -70,7 +70,7 @@ class Lines:
         if stepping:
             self._waiting.end()
             self._began = self._told = self._clock()
-            said(f"{what}: begins at step {self._taken[what] + 1}/{self._totals[what]}")
+            say(f"{what}: begins at step {self._taken[what] + 1}/{self._totals[what]}")
         else:
             self._waiting.begin(what)
 
@@ -82,12 +82,7 @@ class Lines:
             return
         self._told = now
         steps = f"step {self._taken[name]}/{self._totals[name]}"
-        said(f"{name}: {steps}, {now - self._began:.0f} s")
-
-
-def said(text: str) -> None:
-    """A line on stderr in one write: other threads print, too."""
-    print(f"gatekit: {text}\n", end="", file=sys.stderr, flush=True)
+        say(f"{name}: {steps}, {now - self._began:.0f} s")
 
 
 def steps_only(column: Any) -> Any:

@@ -139,6 +139,9 @@ def _inputs(given: dict[str, Any], earlier: dict[str, Any] | None) -> Inputs:
 
     if earlier is None and given["prompt"] is None:
         raise InputError("a prompt is missing", where="-p", remedy='add -p "what to show"')
+    for name, option in (("prompt", "-p"), ("negative_prompt", "-n")):
+        if any("\ud800" <= letter <= "\udfff" for letter in given[name] or ""):
+            raise InputError("this is no text in UTF-8", where=option, remedy="write it in UTF-8")
     base = inputs_from(earlier or {})
     for name in ("image", "last_image", "video"):
         what = name.replace("_", " ")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Generator
+
+from gatekit.saying import say
 
 
 class Said(logging.Handler):
@@ -14,8 +15,7 @@ class Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print it; stderr is looked up now, as progress bars put their own in its place."""
         mark = "warning: " if record.levelno >= logging.WARNING else ""
-        # With its end of line in one write: other threads print, too.
-        print(f"gatekit: {mark}{record.getMessage()}\n", end="", file=sys.stderr)
+        say(f"{mark}{record.getMessage()}")
 
 
 @contextlib.contextmanager

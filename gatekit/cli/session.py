@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import Cancelled
@@ -146,7 +146,7 @@ class Session:
         from gatekit.runfolder import CHECKPOINT
 
         if (self.folder / CHECKPOINT).exists():
-            return f"go on with: gatekit run --resume {self.folder}"
+            return f"go on with: gatekit run --resume {quote(str(self.folder))}"
         return "no step was finished, so there is nothing to resume"
 
     def _compare(self, result: Result) -> None:
@@ -160,4 +160,6 @@ class Session:
 
     @staticmethod
     def _say(text: str) -> None:
-        print(f"gatekit: {text}", file=sys.stderr)
+        from gatekit.saying import say
+
+        say(text)

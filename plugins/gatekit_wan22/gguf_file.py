@@ -28,7 +28,7 @@ _STRING, _ARRAY = 8, 9
 _LENGTH, _BUFFER = struct.Struct("<Q"), 1 << 20
 # Far above what any model has: 1,095 tensors, as many keys at most, 256,000 pieces of a
 # vocabulary in some 5 MB.
-_MOST = {"tensors": 100_000, "keys": 20_000, "strings": 1_000_000, "array items": 1 << 28}
+_MOST = {"tensors": 20_000, "keys": 20_000, "strings": 1_000_000, "array items": 1 << 28}
 _BUDGET = 16 << 20  # bytes of metadata that are read, not passed over
 _SHORT = 64  # arrays longer than this are passed over: vocabularies and their scores
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("gatekit.wan22")
 # Pixels of an image, before any of it is decoded: what is larger is a mistake or an attack.
 MAX_PIXELS = 100_000_000
+# What photographs and frames come as. Pillow knows some forty more, of which EPS is a program that
+# it has Ghostscript run.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _FILES = "give a PNG, JPEG or WebP file"
 _REMEDY = f"{_FILES}, a PIL image, or a float tensor [3, H, W] in [0, 1]"
 
@@ -75,7 +78,7 @@ def _open(path: Path) -> tuple[Any, bool]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=_formats()) as image:
                 _check_size(image.width, image.height, str(path))
                 return _on_black(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:  # Pillow's own limit, past ours
@@ -84,6 +87,14 @@ def _open(path: Path) -> tuple[Any, bool]:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything
         raise InputError("not a readable image", where=str(path), remedy=_FILES) from error
+
+
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_size(width: int, height: int, where: str | None) -> None:

@@ -16,10 +16,13 @@ _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+# Types of the format that are listed, and that nothing here computes with.
+_OPAQUE = {"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"}
 # The format allows 100 MB. A transformer's header has 0.2 MB; one that carries a tokenizer of
 # 256,000 pieces in its metadata about 20 MB.
 _MOST = 32 << 20
 _MOST_LISTS = 2_000_000
+_MOST_TENSORS = 20_000  # a transformer has 1,095
 
 
 def _bad(path: Path, message: str) -> WeightsError:
@@ -47,6 +50,12 @@ def _tensor(path: Path, name: str, entry: Any, start: int, size: int) -> TensorI
     if start + end > size:
         ends = f"ends at byte {start + end:,}, the file at byte {size:,}: truncated"
         raise _bad(path, f"{label} {ends}")
+    if kind not in _BYTES and kind not in _OPAQUE:
+        raise WeightsError(
+            f"{label} has tensor type '{printable(kind)}', which this version does not know",
+            where=str(path),
+            remedy="use a file of another type",
+        )
     if kind in _BYTES and prod(shape) * _BYTES[kind] != end - begin:
         raise _bad(path, f"{label} of shape {list(shape)[:8]} has {end - begin:,} bytes")
     return TensorInfo(name, shape, kind, start + begin, end - begin)
@@ -95,6 +104,8 @@ def read_safetensors_header(path: Path) -> Header:
     metadata = entries.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
         raise _bad(path, "its metadata is no object")
+    if len(entries) > _MOST_TENSORS:
+        raise _bad(path, f"its header lists {len(entries):,} tensors, more than any model has")
     tensors = {n: _tensor(path, n, e, 8 + length, size) for n, e in entries.items()}
     if both := first_overlap(tensors):
         raise _bad(path, f"'{printable(both[0])}' and '{printable(both[1])}' overlap")

@@ -158,7 +158,7 @@ def rewritten(file, **texts):
 def test_a_state_that_is_none(tmp_path, tree):
     full_state().save(tmp_path / "s")
     rewritten(tmp_path / "s", state=tree)
-    with pytest.raises(InputError, match="no readable checkpoint|not a saved state"):
+    with pytest.raises(InputError, match=r"no readable checkpoint|not a saved state"):
         State.load(tmp_path / "s")
 
 

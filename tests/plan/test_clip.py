@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 
-from gatekit import InputError, VideoSpec
+from gatekit import InputError, ScheduleError, VideoSpec, clip
 from gatekit.clip import check_clip, clip_frames
+from gatekit.embed import read_embedded
 from gatekit.mp4 import encode_mp4
 
 av = pytest.importorskip("av")
@@ -88,3 +91,45 @@ def test_what_is_no_video(tmp_path):
         InputError, match=r"no readable video; give a video file, such as an \.mp4$"
     ):
         check_clip(tmp_path / "cut.mp4", spec(9, 16))
+
+
+def annexb(width, height, frames):
+    """H.264 without a container, its size at every key frame."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="h264") as container:
+        made = container.add_stream("libx264", rate=16)
+        made.width, made.height, made.pix_fmt = width, height, "yuv420p"
+        made.options = {"preset": "ultrafast", "x264-params": "repeat-headers=1"}
+        for i in range(frames):
+            frame = av.VideoFrame(width, height, "yuv420p")
+            frame.pts = i
+            container.mux(made.encode(frame))
+        container.mux(made.encode(None))
+    return stream.getvalue()
+
+
+def test_a_video_that_grows_within_itself_is_not_decoded(tmp_path, monkeypatch):
+    """Small for longer than what is looked at when it is opened, then past the limit."""
+    monkeypatch.setattr(clip, "MAX_PIXELS", 64 * 64)
+    file = tmp_path / "v.h264"
+    small = annexb(64, 64, 400)
+    file.write_bytes(small)
+    check_clip(file, spec(390, 25))
+    file.write_bytes(small + annexb(512, 512, 20))
+    with pytest.raises(InputError, match=r"no readable video|million pixels"):
+        check_clip(file, spec(410, 25))
+
+
+def test_no_decoder_begins_on_a_video_whose_metadata_are_read(tmp_path, monkeypatch):
+    """FFmpeg decodes to look at the streams of what it opens, whatever their size."""
+    opened, path = [], written(tmp_path / "v.mp4", greys(5), 16)
+    container = av.open
+
+    def watched(*args, **kwargs):
+        opened.append(kwargs.get("options", {}))
+        return container(*args, **kwargs)
+
+    monkeypatch.setattr(av, "open", watched)
+    with pytest.raises(ScheduleError, match="carries no schedule"):
+        read_embedded(path)
+    assert opened[0]["max_pixels"] == "1"

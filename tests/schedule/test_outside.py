@@ -205,3 +205,57 @@ def test_a_picture_made_to_fill_the_memory(tmp_path, content, name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 << 20
+
+
+def test_an_absolute_name_through_a_link_is_checked_and_opened_alike(project, elsewhere, capsys):
+    """Checked without its ``..`` it was inside, opened with them it was next to the link's end."""
+    (elsewhere.parent / "deep").mkdir()
+    (project / "link").symlink_to(elsewhere.parent / "deep")
+    schedule = named(project, project / "link" / ".." / "coarse.num")
+    plan = gatekit.resolve(gatekit.load_schedule(schedule))
+    assert [m.name for m in plan.missing] == [str(project / "link" / ".." / "coarse.num")]
+
+
+RECORDS = {
+    "nested": lambda path: path.write_text("[" * 200_000),
+    "long": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+    "a pipe": os.mkfifo if hasattr(os, "mkfifo") else None,
+    "a folder": Path.mkdir,
+    "no text": lambda path: path.write_bytes(b"\xff"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_run_json_beside_a_schedule_or_a_video_of_a_stranger(project, kind):
+    """It is looked at to tell run folders from schedules, and to find a video's weights."""
+    if RECORDS[kind] is None:
+        pytest.skip("no pipes here")
+    for folder in (project, project / "v.run"):
+        folder.mkdir(exist_ok=True)
+        RECORDS[kind](folder / "run.json")
+    tracemalloc.start()
+    assert gatekit.load_schedule(project / "fake.yaml").name == "fake"
+    found = of_text(json.dumps(CONTENT), project / "v.mp4")
+    assert found.folder == project and tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_a_webp_is_not_read_whole(tmp_path):
+    """Of 3 GiB, with a canvas of 16x16: its metadata are looked for, and nothing is decoded."""
+    file = tmp_path / "v.webp"
+    canvas = b"VP8X" + struct.pack("<I", 10) + bytes([2, 0, 0, 0, 15, 0, 0, 15, 0, 0])
+    rest = (3 << 30) - 12 - len(canvas) - 8
+    file.write_bytes(
+        b"RIFF"
+        + struct.pack("<I", (3 << 30) - 8)
+        + b"WEBP"
+        + canvas
+        + b"ANMF"
+        + struct.pack("<I", rest)
+    )
+    os.truncate(file, 3 << 30)
+    tracemalloc.start()
+    with pytest.raises(gatekit.ScheduleError, match="carries no schedule"):
+        gatekit.load_schedule(file)
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()

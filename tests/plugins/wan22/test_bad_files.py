@@ -290,3 +290,26 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "wan.gguf")
     with pytest.raises(WeightsError, match="cannot be read: a pipe, a device or a folder"):
         read_header(tmp_path / "wan.gguf")
+
+
+def entry(kind, shape, begin, end):
+    return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "\x1b[2Jx\n", "", "F" * 1000])
+def test_a_type_that_is_none_of_safetensors(tmp_path, kind):
+    """Of GGUF's types the bytes were not checked; others steered the terminal that showed them."""
+    header = json.dumps({"a": entry(kind, [256, 4], 0, 16)}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    with pytest.raises(WeightsError, match="which this version does not know") as caught:
+        read_header(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+def test_more_tensors_than_any_model_has(tmp_path):
+    header = json.dumps({f"t{i}": entry("F16", [0], 0, 0) for i in range(20_001)}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(WeightsError, match="more than any model has"):
+        read_header(path)
