@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -17,8 +16,9 @@ from gatekit.saying import say
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``gatekit``; ends the process with the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8 on Linux
-        sys.stdout.reconfigure(errors="surrogateescape")
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):  # names of files need not be UTF-8 on Linux
+        stdout.reconfigure(errors="surrogateescape")
     sys.exit(call(list(sys.argv[1:] if argv is None else argv)))
 
 
