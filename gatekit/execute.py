@@ -63,7 +63,7 @@ def run(
         decode: Whether the latent is decoded at once; else where ``Result.video`` is asked for.
 
     Raises:
-        InputError: Inputs that the family cannot use.
+        InputError: Inputs that the family cannot use, or no folder for ``out``.
         WeightsError: A weight file is missing.
         OutputError: Something could not be written.
         NumericsError: A model predicted NaN or infinity.

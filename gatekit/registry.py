@@ -265,7 +265,7 @@ def checked(classes: Any, about: Kind) -> list[type[Any]]:
     """What a hook returned, if it is what the hook asks for.
 
     Raises:
-        PluginError: Not a list of classes of the right base with a name.
+        PluginError: Not a list of classes of the right base with a name and what it declares.
     """
     base: Any = getattr(importlib.import_module(about.module), about.base)
     found: list[Any] = list(classes)
@@ -281,6 +281,12 @@ def checked(classes: Any, about: Kind) -> list[type[Any]]:
                 f"{cls.__module__}.{cls.__name__} has no class attribute 'name'",
                 remedy="add what schedules are to say in 'use'",
             )
+        for declared, kind in base.__annotations__.items():
+            if str(kind).startswith("ClassVar") and not hasattr(cls, declared):
+                raise PluginError(
+                    f"{cls.__module__}.{cls.__name__} has no class attribute {declared!r}",
+                    remedy=f"add it: the docstring of gatekit.{base.__name__} says what it is",
+                )
     return found
 
 

@@ -199,6 +199,13 @@ def test_register_metrics():
     assert Brightness().measure(gatekit.Sample(video=torch.full((1, 2, 2, 3), 0.5))) == 0.5
     with pytest.raises(PluginError, match="derived from Metric"):
         known.register(offering("gatekit_register_metrics", object), "no-metric")
+    for lacking in ("higher_is_better", "perfect", "needs"):
+        names = {"higher_is_better", "perfect", "needs"} - {lacking}
+        said = {n: getattr(Brightness, n) for n in names} | {"name": f"no {lacking}"}
+        other = type("Other", (gatekit.Metric,), said | {"measure": Brightness.measure})
+        with pytest.raises(PluginError, match=f"Other has no class attribute '{lacking}'; add it"):
+            known.register(offering("gatekit_register_metrics", other), f"no {lacking}")
+        assert said["name"] not in known.metrics
 
 
 def test_every_kind_of_class_is_asked_for():

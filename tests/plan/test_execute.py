@@ -263,6 +263,8 @@ def test_an_open_variant_is_loaded(project, monkeypatch):
         gatekit.open_variant({"use": "number", "file": "fin.num"}, family="fake", device="cpu")
     with pytest.raises(gatekit.ScheduleError, match="unknown key 'fiel'; did you mean 'file'"):
         gatekit.open_variant({"use": "number", "fiel": "x"}, family="fake", device="cpu")
+    with pytest.raises(InputError, match=r"device: torch cannot use .*; choose .* device='cpu'"):
+        gatekit.open_variant({"use": "number", "file": "fine.num"}, family="fake", device="cuda:99")
     with pytest.raises(InputError, match="a variant needs 'use'"):
         gatekit.open_variant({"file": "x"}, family="fake")
 
