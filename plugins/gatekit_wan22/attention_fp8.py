@@ -6,6 +6,11 @@ see, and the rest is rounded the finer. Probabilities, at most 1, are multiplied
 are rounded. On Hopper cuDNN gives the output in e4m3 too; it cannot exceed the largest |v|, whose
 scale it gets. Sums are float32.
 
+Keys in multiples of 256 take 0.86 of the time of others (H100, 32,768 beside 32,760). So up to a
+thousandth of keys of zeros is added, with values of zeros. Their score is 0, which is the mean of
+a query's scores now; the exponentials of those sum up to at least their number (Jensen), so the
+output shrinks by a thousandth at most, a fiftieth of what rounding does.
+
 The graph interface of cuDNN comes with the package ``nvidia-cudnn-frontend``; the library itself is
 torch's. Few keys, as of a text, are left to torch: rounding them costs more than it saves.
 """
@@ -27,6 +32,8 @@ LARGEST = 448.0  # of e4m3
 TINY = 1e-12  # a scale of zeros
 PROBABILITY = 256.0  # what probabilities are multiplied by
 FEW_KEYS = 2048  # below, attention stays in 16 bits
+TILE = 256  # keys that cuDNN takes at a time
+MOST_ADDED = 0.001  # of the keys
 WIDTHS = (64, 128)  # of a head, that cuDNN has kernels for
 
 
@@ -47,7 +54,12 @@ def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     q, q_scale = quantised(query)
-    k, k_scale = quantised(key - key.mean(1, keepdim=True, dtype=torch.float32))
+    key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
+    added = -key.shape[1] % TILE
+    if 0 < added <= MOST_ADDED * key.shape[1]:
+        zeros = (0, 0, 0, 0, 0, added)
+        key, value = (torch.nn.functional.pad(t, zeros) for t in (key, value))
+    k, k_scale = quantised(key)
     v, v_scale = quantised(value)
     if not torch.compiler.is_compiling():  # a compiler cannot register it; ``dispatched`` has
         operator()

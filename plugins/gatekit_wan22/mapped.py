@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit import cut_short, read_into
 
 from .header import Header, TensorInfo
+from .incoming import Incoming
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,21 @@ class MappedFile:
     def __init__(self, header: Header) -> None:
         self.header = header
         self._bytes: dict[Path, Any] = {}
+        self._incoming: Incoming | None = None
+
+    @contextmanager
+    def coming(self, infos: Iterable[TensorInfo], device: str) -> Iterator[None]:
+        """Bring tensors to a GPU ahead of being asked for, in this order; on a CPU nothing."""
+        if device == "cpu":
+            yield
+            return
+        places = ((info.file or self.header.path, info) for info in infos)
+        self._incoming = Incoming(places, device)
+        try:
+            yield
+        finally:
+            self._incoming.close()
+            self._incoming = None
 
     def _of(self, path: Path) -> Any:
         """The file's bytes as a numpy array."""
@@ -47,7 +65,8 @@ class MappedFile:
 
         path = info.file or self.header.path
         if device != "cpu":
-            return _read(path, info).to(device)
+            came = None if self._incoming is None else self._incoming.take(path, info)
+            return _read(path, info).to(device) if came is None else came
         content = self._of(path)
         if _bytes_left(path, content) < info.offset + info.nbytes:
             raise cut_short(path)

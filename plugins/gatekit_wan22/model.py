@@ -123,13 +123,29 @@ def load_transformer(
         keep: ``auto``, ``always`` or ``never`` hold quantised matrices decoded.
         fp8: Hold the matrices of the blocks in fp8 and multiply so, whatever ``keep`` says.
     """
-    import torch
-
     model = empty_transformer(sizes)
     model.rope.to(device)
     kept = keep_decoded(keep, tensors, dtype, device)
+    shapes = expected_shapes(sizes)
+    with mapped.coming([tensors[name] for name in shapes], device):
+        _fill(model, mapped, tensors, shapes, dtype, device, kept, fp8)
+    return model
+
+
+def _fill(
+    model: nn.Module,
+    mapped: MappedFile,
+    tensors: dict[str, TensorInfo],
+    shapes: dict[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: str,
+    kept: bool,
+    fp8: bool,
+) -> None:
+    import torch
+
     biases: dict[str, Tensor] = {}
-    for name, shape in expected_shapes(sizes).items():
+    for name, shape in shapes.items():
         info, target = tensors[name], layout.to_diffusers(name)
         assert target is not None
         if fp8 and in_fp8(name):
@@ -146,7 +162,6 @@ def load_transformer(
         elif name not in biases:
             wanted = torch.float32 if in_fp32(name) else dtype
             _assign(model, target, mapped.read(info, wanted, device, shape))
-    return model
 
 
 def _assign(model: nn.Module, target: str, value: Tensor) -> None:

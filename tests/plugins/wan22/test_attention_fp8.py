@@ -89,3 +89,19 @@ def test_what_it_needs_is_said(monkeypatch):
     monkeypatch.setattr(attention, "version", lambda name: "1.32.0")
     assert attention.choose("cudnn_fp8", "cuda", "fp8", H100) == "cudnn_fp8"
     assert not attention.BACKENDS["cudnn_fp8"].exact
+
+
+def test_keys_of_zeros_fill_a_tile_where_they_are_few(few, monkeypatch):
+    monkeypatch.setattr(attention_fp8, "TILE", 100)
+    seen = []
+    inner = attention_fp8.reference
+    monkeypatch.setattr(
+        attention_fp8,
+        "reference",
+        lambda q, k, *more: (seen.append(k.shape[1]), inner(q, k, *more))[1],
+    )
+    q, k, v = (random(1, n, 1, 64, seed=i) for i, n in enumerate((8, 1999, 1999)))
+    found = attention_fp8.attention_fp8(q, k, v)
+    assert off(found, exact(q, k, v)) < 0.09
+    attention_fp8.attention_fp8(q, k[:, :1990], v[:, :1990])
+    assert seen == [2000, 1990]
