@@ -26,7 +26,7 @@ def blaming(what: str, plugin: Any, where: str, engine: Engine, call: Callable[[
         return call()
     except GatekitError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # sys.exit is no plugin's to call
         if engine.raised is not None and engine.raised in causes(exc):
             raise  # the model's, passed on
         if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError":

@@ -66,5 +66,8 @@ def examined(check: Check) -> Examined:
 
 def told(exc: BaseException) -> str:
     """An exception on one line."""
-    lines = str(exc).strip().splitlines()
+    try:
+        lines = str(exc).strip().splitlines()
+    except Exception:  # of a plugin's own class
+        lines = list[str]()
     return f"{type(exc).__name__}: {lines[0]}" if lines else type(exc).__name__

@@ -147,7 +147,7 @@ class Registry:
             self.manager.register(load(), name)
             self.manager.check_pending()
             self._collect(name, package)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             lines = f"{type(exc).__name__}: {exc}".splitlines()
             last = lines[-1:] if isinstance(exc, pluggy.PluginValidationError) else []
             error = ": ".join(dict.fromkeys([lines[0], *last]))

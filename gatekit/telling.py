@@ -29,20 +29,25 @@ class Told:
 
     def tell(self, event: str, arguments: dict[str, Any]) -> None:
         """Call the observing hook ``gatekit_<event>`` of every plugin."""
-        for name, call in self._calls(event):
+        for name, exc in self.failures(event, arguments):
+            self._silenced.add(name)
+            log.warning(
+                "plugin %s failed in %s%s (%s); the run goes on, and tells it nothing more",
+                *(name, PREFIX, event, said(exc)),
+            )
+            log.debug("its traceback", exc_info=exc)
+
+    def failures(self, hook: str, arguments: dict[str, Any]) -> Iterator[tuple[str, BaseException]]:
+        """Call ``gatekit_<hook>`` of every plugin; those that fail, with what they raised."""
+        for name, call in self._calls(hook):
             if name in self._silenced:
                 continue
             try:
                 call(arguments)
             except GatekitError:
                 raise
-            except Exception as exc:
-                self._silenced.add(name)
-                log.warning(
-                    "plugin %s failed in %s%s (%s); the run goes on, and tells it nothing more",
-                    *(name, PREFIX, event, said(exc)),
-                )
-                log.debug("its traceback", exc_info=exc)
+            except (Exception, SystemExit) as exc:  # sys.exit is no plugin's to call
+                yield name, exc
 
     def ask(self, question: str, arguments: dict[str, Any]) -> Any:
         """The first answer of hook ``gatekit_<question>`` that is not None.
@@ -55,7 +60,7 @@ class Told:
                 answer = call(arguments)
             except GatekitError:
                 raise
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 raise PluginError(
                     f"plugin {name} failed in {PREFIX}{question}: {said(exc)}",
                     remedy="take it out of this environment, or report it to who made it",
@@ -82,4 +87,8 @@ class Told:
 
 def said(exc: BaseException) -> str:
     """An exception in a few words, on one line."""
-    return f"{type(exc).__name__}: {exc}".splitlines()[0][:300]
+    try:
+        text = str(exc)
+    except Exception:  # of a plugin's own class
+        text = "its text cannot be told"
+    return f"{type(exc).__name__}: {text}".splitlines()[0][:300]

@@ -70,9 +70,7 @@ def _call(argv: list[str], debug: bool) -> int:
     app = build()
     try:
         if wants_plugins(argv):
-            from gatekit.registry import registry
-
-            registry().manager.hook.gatekit_register_commands(app=app)
+            add_commands(app)
         result: Any = app(argv, prog_name="gatekit", standalone_mode=False)
         if result == 130:  # what typer makes of Ctrl-C, without a word
             return fail("interrupted", 130)
@@ -98,8 +96,20 @@ def _call(argv: list[str], debug: bool) -> int:
         if debug:
             raise
         notes = "; ".join(getattr(exc, "__notes__", ()))
-        text = f"unexpected {type(exc).__name__}: {exc}".splitlines()[0]
-        return fail(f"{text}; {notes or 'run again with --debug for the traceback'}", 1)
+        from gatekit.telling import said
+
+        after = notes or "run again with --debug for the traceback"
+        return fail(f"unexpected {said(exc)}; {after}", 1)
+
+
+def add_commands(app: Any) -> None:
+    """Commands of plugins; one that fails is named, and keeps no other from adding its own."""
+    from gatekit.registry import registry
+    from gatekit.telling import Told, said
+
+    hooks = Told(registry().manager.hook)
+    for name, failure in hooks.failures("register_commands", {"app": app}):
+        say(f"warning: plugin {name} could not add its commands: {said(failure)}")
 
 
 def usage(error: Any) -> int:

@@ -30,13 +30,17 @@ class Asked:
         self._lines: list[dict[str, Any]] | None = None
         self._end = ""
         path = os.pathsep.join(dict.fromkeys(os.path.abspath(p) for p in sys.path))  # noqa: PTH100
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gatekit.doctor.probe", *names],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gatekit.doctor.probe", *names],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        except OSError as exc:  # too many processes, too little memory, no interpreter
+            self._lines, self._end = [], f"no process could be started: {exc.strerror or exc}"
 
     def answer(self, name: str) -> dict[str, Any] | Finding:
         """What a probe found, or a Finding that says why there is nothing."""
@@ -54,6 +58,8 @@ class Asked:
 
     def close(self) -> None:
         """End the process; idempotent."""
+        if self._process is None:
+            return
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -61,8 +67,8 @@ class Asked:
             self._process.stdout.close()
 
     def _read(self) -> list[dict[str, Any]]:
-        if self._lines is not None:
-            return self._lines
+        if self._lines is not None or self._process is None:
+            return self._lines or []
         try:
             output, _ = self._process.communicate(timeout=max(0.1, self._until - time.monotonic()))
             self._end = _ended(self._process.returncode)

@@ -33,13 +33,19 @@ def examine(models_dir: Sequence[Path] = ()) -> list[Examined]:
             each.close()
 
 
-def _made(name: str, make: Callable[[], Iterable[Check]]) -> list[Check]:
-    """Checks of one group; where they cannot even be made, one that says so."""
+def _made(name: str, make: Callable[[], Iterable[Check]], own: bool = True) -> list[Check]:
+    """Checks of one group; where they cannot even be made, one that says so.
+
+    Args:
+        name: Of the group.
+        make: Gives them.
+        own: Whether they are gatekit's, which is not ready without.
+    """
     try:
         return list(make())
-    except Exception as exc:
-        failed = Finding("broken", told(exc), "reinstall gatekit")
-        return [Check(name, "everything", lambda: failed, needed=True)]
+    except (Exception, SystemExit) as exc:
+        failed = Finding("broken", told(exc), "reinstall gatekit" if own else "update or remove it")
+        return [Check(name, "everything" if own else "what it adds", lambda: failed, needed=own)]
 
 
 def plugin_checks() -> list[Check]:
@@ -55,7 +61,9 @@ def plugin_checks() -> list[Check]:
             found.append(_unavailable(start, needs))
     for impl in registry().manager.hook.gatekit_register_checks.get_hookimpls():
         make: Any = impl.function
-        found += _made(f"checks of {impl.plugin_name}", make)
+        info = registry().plugins.get(str(impl.plugin_name))
+        own = info is not None and info.package == OWN_PACKAGE
+        found += _made(f"checks of {impl.plugin_name}", make, own)
     return found
 
 

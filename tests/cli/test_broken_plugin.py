@@ -127,3 +127,38 @@ def test_a_limit_of_an_unknown_name(site, capsys):
     )
     assert call(["plugins"]) == 0  # and it holds for that command alone
     assert "sampler: curl\n" in capsys.readouterr().out
+
+
+COMMANDS = """\
+from gatekit import hookimpl
+
+
+@hookimpl
+def gatekit_register_commands(app):
+    @app.command("{name}")
+    def command():
+        "Does nothing."
+        print("{name} ran")
+
+    {then}
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["raise RuntimeError('oh')", "raise SystemExit(3)", "import nothing_"]
+)
+def test_a_plugin_that_cannot_add_its_commands_keeps_no_other_from_it(site, capsys, then):
+    package(site, "good", "good_one", COMMANDS.format(name="good-command", then="pass"))
+    package(site, "evil", "evil_one", COMMANDS.format(name="evil-command", then=then))
+    assert call(["good-command"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "good-command ran\n"
+    assert "warning: plugin evil_one could not add its commands: " in said.err
+    assert call(["--help"]) in (0, None)
+
+
+def test_a_plugin_that_exits_when_it_is_imported(site, here, capsys):
+    package(site, "leaver", "leaver", "import sys\nsys.exit('bye')\n")
+    here()
+    assert call(["run", "fake.yaml", "-p", "a ball", "-o", "out.mp4"]) == 0
+    assert "plugin leaver (leaver 1.2) was not loaded: SystemExit: bye" in capsys.readouterr().err

@@ -140,12 +140,14 @@ def test_plugins_that_are_broken(monkeypatch, capsys):
     registry().register(Careless(), "careless")
     registry().add(lambda: 1 / 0, "third", "gatekit-third", "1.0", "third")
     try:
-        assert call(["doctor", "--json"]) == 1
+        call(["doctor", "--json"])
         found = by_name(capsys.readouterr().out)
     finally:
         registry().remove("careless")
         del registry().plugins["third"]
-    assert found["checks of careless"]["found"] == "ValueError: oh"
+    careless = found["checks of careless"]
+    assert careless["found"] == "ValueError: oh" and careless["remedy"] == "update or remove it"
+    assert not careless["needed"], "gatekit is ready without what others add"
     assert "third: ZeroDivisionError" in found["more plugins"]["found"]
     assert not found["more plugins"]["needed"]
     assert found["plugins"]["state"] == "ok"
@@ -251,3 +253,14 @@ def machine_usage(free):
 def test_memory(free, state, monkeypatch):
     monkeypatch.setattr(machine, "host_bytes", lambda: free)
     assert machine.memory().state == state
+
+
+def test_where_no_process_can_be_started_each_line_says_so(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asking.subprocess, "Popen", refuse)
+    asked = asking.Asked(["torch"])
+    found = asked.answer("torch")
+    asked.close()
+    assert found.state == "broken" and "no process could be started: Resource" in found.found

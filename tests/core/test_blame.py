@@ -160,6 +160,20 @@ def test_an_observer_that_raises_is_named_and_disabled_and_the_others_go_on(capl
     ]
 
 
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text either")
+
+
+@pytest.mark.parametrize("failure", [MuteError(), SystemExit(3)], ids=["mute", "exit"])
+def test_an_observer_that_raises_what_nobody_expects(caplog, failure):
+    bad, good = Watcher(failure), Watcher()
+    found = trace(hooks=relay(bad=bad, good=good))
+    assert found.x.equal(trace().x)
+    assert (bad.steps, good.steps) == ([0, 1], [0, 1, 2, 3])
+    assert f"plugin bad failed in gatekit_step_end ({type(failure).__name__}" in caplog.text
+
+
 def test_an_observer_may_stop_the_run():
     with pytest.raises(Cancelled):
         trace(hooks=relay(stop=Watcher(Cancelled())))
