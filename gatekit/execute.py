@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from gatekit.denoising import Denoising
 from gatekit.determinism import deterministic
+from gatekit.device import kind_of
 from gatekit.errors import GatekitError, OutputError, PluginError
 from gatekit.latent import decode_latent
+from gatekit.leases import leased
 from gatekit.preflight import check_ready
 from gatekit.progress import Progress, Silent, Timed
 from gatekit.provenance import peak_memory
@@ -137,7 +139,8 @@ class _Execution:
         denoising = Denoising(
             self.plan, self.inputs, self.folder, self.warm, self.unchanged, self.timed
         )
-        trajectory = denoising.run(observers, state)
+        with self._leased():
+            trajectory = denoising.run(observers, state)
         if self.folder is not None:  # the steps before a resume belong to the result too
             trajectory = replace(trajectory, records=tuple(self.folder.records))
         latent = trajectory.x[0].float().cpu()
@@ -145,15 +148,16 @@ class _Execution:
         video: Tensor | None = None
         if self.decode if self.out is None else self.out.kind != "latent":
             self.unchanged.check(self.plan.family.component_files().get("vae", ()))
-            video = self.timed(
-                "decoding",
-                lambda: decoded(
-                    self.warm.loaded,
-                    self.plan.device,
-                    lambda: decode_latent(self.plan, latent),
-                    self._tiled(latent),
-                ),
-            )
+            with self._leased():
+                video = self.timed(
+                    "decoding",
+                    lambda: decoded(
+                        self.warm.loaded,
+                        self.plan.device,
+                        lambda: decode_latent(self.plan, latent),
+                        self._tiled(latent),
+                    ),
+                )
         weights = hashes.result() if hashes is not None else None
         run_dir = self.folder.path if self.folder is not None else None
         result = Result(video, latent, trajectory, self.plan, self.inputs, run_dir, weights)
@@ -169,6 +173,10 @@ class _Execution:
                 weights=weights,
             )
         return result
+
+    def _leased(self) -> contextlib.AbstractContextManager[None]:
+        """Files held as they are, where models compute from their maps: on a CPU."""
+        return leased(self.plan.files(), wanted=kind_of(self.plan.device) == "cpu")
 
     def _tiled(self, latent: Tensor) -> Callable[[], Tensor] | None:
         """Decoding in smaller tiles; None where there is no VAE section, or tiles are small."""

@@ -63,7 +63,7 @@ FLOORS = {
         *("warm", "doctor", "determinism"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
         *("result", "runfolder", "plot"),
-        *("checkpoint", "checkwriter", "hostcopies", "runlock", "sameness", "unchanged"),
+        *("checkpoint", "checkwriter", "hostcopies", "runlock", "sameness", "unchanged", "leases"),
         *("telling", "blame"),
     ),
     6: ("testing", "cli"),
