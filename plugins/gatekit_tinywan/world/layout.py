@@ -209,7 +209,7 @@ def _place(table: dict[str, np.ndarray], u: np.ndarray) -> tuple[dict[str, np.nd
     clear = (overlap < 0.02).sum(axis=1) >= 8
     clear &= (overlap[:, 0] < 0.1) & (overlap[:, -1] < 0.6)
     good = np.where(apart, (widened < 0.002).all(axis=1), meets & clear)
-    good &= (near_low <= near_high).all(axis=1)
+    good &= (near_low <= near_high).all(axis=1) & (low <= high).all(axis=(1, 2))
     layout = {
         "centre": np.stack([centre, other], axis=1),
         "velocity": velocity,

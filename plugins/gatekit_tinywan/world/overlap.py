@@ -10,7 +10,7 @@ import torch
 from gatekit_tinywan.world.attributes import SHAPES, SIZES
 from gatekit_tinywan.world.shapes import coverage, distances
 
-RADII = (9.5, 13.2)  # equivalent radius of SIZES, in pixels of the 96 x 96 picture
+RADII = (10.5, 14.2)  # equivalent radius of SIZES, in pixels of the 96 x 96 picture
 GAP = 4.0  # things that stay apart keep this distance
 _REACH = 64  # offsets beyond this many pixels never touch
 

@@ -12,10 +12,10 @@ import torch
 
 SQUARE_HALF = math.sqrt(math.pi) / 2  # half the side, for r = 1
 TRIANGLE_IN = math.sqrt(math.pi / (3 * math.sqrt(3)))  # radius of the inscribed circle
-ARM = 0.42  # width of a cross's arms over their length: of small ones as wide as a latent's cell
+ARM = 0.36  # width of a cross's arms over their length: of small ones as wide as a latent's cell
 CROSS_HALF = math.sqrt(math.pi / (2 * ARM - ARM * ARM)) / 2  # half the length of an arm
-DOT_RADIUS = 2.7
-BAR_HALF = (6.0, 1.5)
+DOT_RADIUS = 3.0
+BAR_HALF = (6.5, 1.6)
 
 # Reach of each shape beyond its centre for r = 1: left and right, up, down.
 REACH = (

@@ -1,5 +1,6 @@
 """Step caches in runs of the small model: memory through the state, reset with the model."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -67,12 +68,10 @@ def test_the_first_step_after_a_change_of_model_is_whole():
 @pytest.mark.parametrize("cache", [CACHE, MAG], ids=["first_block", "mag"])
 def test_a_phase_cut_in_two_gives_the_same_bits(cache):
     whole = run(*everywhere(cache))
-    entry = {"variant": "low-fp16", "guidance": {"use": "cfg", "scale": 3.0}}
-    entry |= {"sampler": {"use": "dpmpp_2m"}, "cache": json.loads(cache)}
-    late = json.dumps({"name": "late", **entry})
     original = plan(*everywhere(cache)).schedule.to_dict()
+    late = {**copy.deepcopy(original["phases"][-1]), "name": "late"}
     original["phases"][-1]["until"] = {"sigma": 0.75}
-    original["phases"].append(json.loads(late))
+    original["phases"].append(late)
     schedule = gatekit.Schedule.from_dict(original)
     cut = gatekit.run(gatekit.resolve(schedule, require_files=True), INPUTS, decode=False)
     assert torch.equal(cut.latent, whole.latent)
