@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gatekit.cache import cache_folder
 from gatekit.identity import file_identity, sha256
+from gatekit.jsontext import read_json
 
 if TYPE_CHECKING:
     from gatekit.family import Inputs
@@ -82,7 +83,7 @@ def _stamp(path: Path) -> str:
 
 def _read_cache(store: Path) -> dict[str, str]:
     try:
-        content = json.loads(store.read_text("utf-8"))
+        content = read_json(store)
         return {str(k): str(v) for k, v in content.items()}
     except (OSError, ValueError, AttributeError):
         return {}

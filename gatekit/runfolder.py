@@ -230,7 +230,7 @@ def refusal(where: Path, changed: dict[str, str]) -> InputError:
 
 def sweep(folder: Path, name: str) -> None:
     """Put right what a killed run left under hidden names; the run folder's lock is held."""
-    hidden = f".{glob.escape(name)}{'.' if name else ''}*"
+    hidden = f".{glob.escape(name)}.[0-9]*" if name else ".*"  # "out/" leaves out.mp4's alone
     with contextlib.suppress(OSError):
         for left in folder.glob(f"{hidden}.part"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -93,7 +93,8 @@ def run(
         job.schedule, models_dir=models_dir, device=device or job.device, require_files=True
     )
     target = _target(out or job.out, job.schedule.name, inputs.seed)
-    Session(plan, inputs, target, run_dir, resume, job.weights, force).run()
+    places = tuple(models_dir or ())
+    Session(plan, inputs, target, run_dir, resume, job.weights, force, places).run()
 
 
 @dataclass(frozen=True)

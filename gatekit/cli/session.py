@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from typing import TYPE_CHECKING, Any
 
 from gatekit.errors import Cancelled
@@ -31,6 +32,7 @@ class Session:
         resume: Run folder of the run to go on with.
         weights: Hashes that an earlier run had, by file name.
         force: Whether a run that was another one is gone on with.
+        models_dir: Where its weights were looked for, for the line that tells how to go on.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class Session:
     resume: Path | None = None
     weights: dict[str, str] | None = None
     force: bool = False
+    models_dir: Sequence[Path] = ()
     _stop: bool = False
     _stepping: bool = False
     _gone_on: bool = False
@@ -146,7 +149,9 @@ class Session:
         from gatekit.runfolder import CHECKPOINT
 
         if (self.folder / CHECKPOINT).exists():
-            return f"go on with: gatekit run --resume {quote(str(self.folder))}"
+            words = ["gatekit", "run", "--resume", str(self.folder)]
+            words += [word for place in self.models_dir for word in ("--models-dir", str(place))]
+            return f"go on with: {join(words)}"
         return "no step was finished, so there is nothing to resume"
 
     def _compare(self, result: Result) -> None:

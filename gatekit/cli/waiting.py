@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -71,4 +72,5 @@ class Waiting:
         made = self._timer(seconds, passed)
         made.daemon = True
         self._running = made
-        made.start()
+        with contextlib.suppress(RuntimeError):  # no thread to be had: nothing is said
+            made.start()

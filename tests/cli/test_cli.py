@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -336,6 +337,20 @@ def test_plain_run_goes_on_with_what_was_interrupted(here, capsys, ctrl_c):
     error = capsys.readouterr().err
     assert "the unfinished run in other.run is given up, as inputs.prompt was 'x', is 'y'" in error
     assert "going on" not in error
+
+
+def test_how_to_go_on_is_a_line_that_works(here, capsys, ctrl_c):
+    """Weights of --models-dir, which run.json does not tell; a name with a space."""
+    (here / "the models").mkdir()
+    for name in ("coarse.num", "fine.num"):
+        (here / name).rename(here / "the models" / name)
+    ctrl_c(7)
+    argv = ["run", "fake.yaml", "-p", "x", "-o", "an out.mp4", "--models-dir", "the models"]
+    assert call(argv) == 130
+    line = capsys.readouterr().err.splitlines()[-1].partition("go on with: gatekit ")[2]
+    ctrl_c()
+    assert call(shlex.split(line)) == 0
+    assert (here / "an out.mp4").exists()
 
 
 def test_a_second_ctrl_c_ends_at_once(here, capsys, ctrl_c):

@@ -105,3 +105,16 @@ def test_lines_of_a_run(project, capsys, clock, monkeypatch):
         "gatekit: loading coarse, 70 s",
         "gatekit: high: begins at step 1/3",
     ]
+
+
+def test_where_no_thread_can_be_had_nothing_is_said():
+    class Refused(SimpleNamespace):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        def cancel(self):
+            pass
+
+    waiting = Waiting(lambda *_: None, lambda seconds, call: Refused())
+    waiting.begin("reading")
+    waiting.end()

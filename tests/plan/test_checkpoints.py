@@ -456,3 +456,11 @@ def test_what_a_killed_run_left_half_written_is_swept_up(project, tmp_path):
     assert not list(folder.iterdir())
     assert (out / "0001.png").exists(), "killed between two renames"
     assert sorted(p.name for p in tmp_path.glob(".*")) == [".other.mp4.1.part"]
+
+
+def test_a_run_of_frames_leaves_the_parts_of_a_video_of_that_name_alone(project):
+    part = project / ".out.mp4.99.part"  # of a run with another folder, which is writing now
+    part.write_bytes(b"half")
+    (project / ".out.98.part").mkdir()
+    gatekit.run(plan_of(project), Inputs(prompt="x"), out=f"{project}/out/", run_dir=project / "r")
+    assert part.exists() and not (project / ".out.98.part").exists()
