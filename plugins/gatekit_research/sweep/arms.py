@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,9 @@ def _first_name(found: Sequence[Arm]) -> str | None:
 
 
 def _check_names(document: Document, found: Sequence[Arm]) -> None:
-    names = [arm.name for arm in found]
-    for i, name in enumerate(names):
-        if name in names[:i]:
+    times = Counter(arm.name for arm in found)
+    for name, number in times.items():
+        if number > 1:
             raise gatekit.ScheduleError(
                 "two arms of one name",
                 where=document.where(("list",) if document.value.list else ("grid",)),
@@ -164,7 +165,7 @@ def _schedule(
             where=document.where(at),
             remedy="add 'base: SCHEDULE.yaml' to the sweep, or to each case",
         )
-    path = document.folder / base
+    path = document.beside(base, place)
     if not path.is_file():
         raise gatekit.ScheduleError(
             "no such schedule",

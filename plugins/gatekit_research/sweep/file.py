@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ import gatekit
 
 NAME = r"^[^\s,=][^,=]*$"
 FOLDER = r"^[^\s,=./\\][^,=/\\]*$"  # what can be the name of a folder here
+MOST_ARMS, MOST_CELLS = 5_000, 1_000_000  # each arm is planned, and each cell is a video
 Values = Annotated[tuple[Any, ...], Field(min_length=1)]
 Changes = dict[str, Any]
 Axes = dict[str, Values]
@@ -98,6 +100,21 @@ class SweepFile(gatekit.Params):
     keep: tuple[Keep, ...] = ()
 
 
+def _check_number(document: gatekit.Document[SweepFile]) -> None:
+    """A few lists multiply to more than could be counted out: told before anything is made."""
+    file = document.value
+    arms = max(1, len(file.list)) * prod(len(values) for values in file.grid.values())
+    arms *= prod(len(next(iter(group.values()), (0,))) for group in file.zip)
+    cells = arms * len(file.prompts) * len(file.seeds)
+    for number, most, what in ((arms, MOST_ARMS, "arms"), (cells, MOST_CELLS, "cells")):
+        if number > most:
+            raise gatekit.ScheduleError(
+                f"{number:,} {what}, of which {most:,} are the most",
+                where=document.where(("grid",) if file.grid else ()),
+                remedy="make several sweeps of it, or vary fewer keys at once",
+            )
+
+
 def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
     """Read a sweep file and check what its keys tell together.
 
@@ -106,6 +123,7 @@ def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
     """
     document = gatekit.load_document(path, SweepFile)
     file = document.value
+    _check_number(document)
     names = [case.name for case in file.list]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -116,9 +134,11 @@ def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
                 remedy="give each its own",
             )
     for key in ("prompts", "seeds"):
-        values = getattr(file, key)
-        for i, value in enumerate(values):
-            if value in values[:i]:
+        seen = set[str]()
+        for i, value in enumerate(getattr(file, key)):
+            before = len(seen)
+            seen.add(repr(value))
+            if len(seen) == before:
                 raise gatekit.ScheduleError(
                     f"the same of {key} twice, which would count as two pieces of evidence",
                     where=document.where((key, i)),

@@ -1,5 +1,6 @@
 """The sweep file: what its axes make, and every mistake at its line."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,52 @@ def test_references_come_first(sweep):
 
 def test_the_example_is_a_sweep_that_can_run(monkeypatch):
     monkeypatch.delenv("GATEKIT_MODELS", raising=False)
+    monkeypatch.setenv("GATEKIT_ALLOW_OUTSIDE", "1")  # its schedules are in another folder
     example = Path(__file__).parents[4] / "docs" / "examples" / "tinywan_gate.yaml"
     found = arms(example)
     assert [a.name for a in found if a.compared][:2] == ["fp16", "gate"]
     assert {p.variant for p in found[2].plan.phases} == {"high-q2k", "high-q5ks", "low-fp16"}
+
+
+@pytest.mark.parametrize("where", ["sweep", "case", "reference"])
+def test_a_base_outside_is_refused_until_it_is_allowed(sweep, project, where, monkeypatch):
+    """A sweep may come from a stranger, as a schedule may; it was read wherever it was."""
+    outside = project.parent / "outside.yaml"
+    outside.write_text((project / "fake.yaml").read_text())
+    head = f"base: {outside if where == 'sweep' else 'fake.yaml'}\n"
+    rest = {
+        "sweep": "",
+        "case": "list: [{name: a, base: ../outside.yaml}]\n",
+        "reference": "reference: {base: ../outside.yaml}\nmetrics: [latent_rmse]\n",
+    }[where]
+    file = sweep(text=f"version: 1\nname: z\nprompts: [x]\n{head}{rest}")
+    with pytest.raises(gatekit.ScheduleError, match="this file is outside the folder of"):
+        arms(file)
+    monkeypatch.setenv("GATEKIT_ALLOW_OUTSIDE", "1")
+    with contextlib.suppress(gatekit.GatekitError):  # its weights are beside the sweep, not it
+        arms(file)
+
+
+TEN = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (f"grid: {{{', '.join(f'k{i}: {TEN}' for i in range(12))}}}", "1,000,000,000,000 arms"),
+        (f"zip: [{', '.join(f'{{k{i}: {TEN}}}' for i in range(4))}]", "10,000 arms"),
+        (f"seeds: 100000\ngrid: {{a: {TEN}, b: [1, 2]}}", "2,000,000 cells"),
+    ],
+    ids=["grid", "zip", "seeds"],
+)
+def test_lists_that_multiply_past_counting(sweep, change, said):
+    text = f"version: 1\nname: z\nbase: fake.yaml\nprompts: [x]\n{change}\n"
+    with pytest.raises(gatekit.ScheduleError, match=said):
+        arms(sweep(text=text))
+
+
+def test_a_hundred_thousand_seeds_are_compared_at_once(sweep):
+    text = "version: 1\nname: z\nbase: fake.yaml\nprompts: [x]\nseeds: 100000\n"
+    assert len(arms(sweep(text=text))) == 1
+    with pytest.raises(gatekit.ScheduleError, match="the same of seeds twice"):
+        arms(sweep(text=text.replace("100000", "[1, 2, 1]")))

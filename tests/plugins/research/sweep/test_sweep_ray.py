@@ -141,7 +141,8 @@ def test_with_ray_itself(tmp_path, pytestconfig):
 
     def start(*options):
         code = "import sys; from gatekit.cli import main; main(sys.argv[1:])"
-        command = [sys.executable, "-c", code, "sweep", "tiny.yaml", "--device", "cpu", *options]
+        command = [sys.executable, "-c", code, "sweep", "tiny.yaml", "--device", "cpu"]
+        command += ["--allow-outside", *options]
         done = subprocess.run(
             command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=300
         )
