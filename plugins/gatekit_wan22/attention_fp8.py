@@ -86,7 +86,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor)
     p = (scores - scores.amax(-1, keepdim=True)).exp()
     rounded = (p * PROBABILITY).to(torch.float8_e4m3fn).float() / PROBABILITY
     out = torch.einsum("bhsk,bkhd->bshd", rounded, v.float()) / p.sum(-1).transpose(1, 2)[..., None]
-    return out.to(torch.float8_e4m3fn)
+    return out.to(torch.float8_e4m3fn).contiguous()
 
 
 @cache
@@ -119,13 +119,21 @@ def operator() -> Any:
     def attend(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
         if not q.is_cuda:
             return reference(q, k, v, q_scale, k_scale)
-        return _graph(q, k, v)(q, k, v, q_scale, k_scale)
+        return by_cudnn(q, k, v, q_scale, k_scale)
 
     @attend.register_fake
     def _(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
         return torch.empty_like(q, memory_format=torch.contiguous_format)
 
     return attend
+
+
+def by_cudnn(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+    """What ``reference`` computes, by cuDNN on the GPU where the tensors are."""
+    import torch
+
+    with torch.cuda.device(q.device):  # a handle is made for the current one, and runs there
+        return _graph(q, k, v)(q, k, v, q_scale, k_scale)
 
 
 class _Kept(threading.local):
@@ -147,7 +155,7 @@ def _graph(q: Tensor, k: Tensor, v: Tensor) -> _Graph:
 
 
 class _Graph:
-    """cuDNN's plan for one layout of q, k and v ``[B, S, H, D]``."""
+    """cuDNN's plan for one layout of q, k and v ``[B, S, H, D]``; on the current device."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         import cudnn
@@ -197,9 +205,7 @@ class _Graph:
                 remedy="use attention: native",
             ) from error
         self.graph, self.names = graph, [*operands, *scales, out, *largest]
-        self.workspace = torch.empty(
-            max(1, graph.get_workspace_size()), dtype=torch.uint8, device=q.device
-        )
+        self.workspace = max(1, graph.get_workspace_size())
         # Scales that never change, and room for two largest magnitudes that nobody reads.
         fixed = torch.tensor([1 / PROBABILITY, PROBABILITY, 1.0, 0.0, 0.0], device=q.device)
         self.fixed = [part.view(1, 1, 1, 1) for part in fixed.split(1)]
@@ -229,9 +235,10 @@ class _Graph:
             down, up, unit,
             out.transpose(1, 2), *largest,
         ]  # fmt: skip
-        with torch.cuda.device(self.device):
-            stream = torch.cuda.current_stream(self.device).cuda_stream
-            cudnn.set_stream(handle=self.handle, stream=stream)
-            pack = dict(zip(self.names, given, strict=True))
-            self.graph.execute(pack, self.workspace, handle=self.handle)
+        # Of each call's own, which torch keeps from what other streams do, and in a CUDA graph.
+        workspace = torch.empty(self.workspace, dtype=torch.uint8, device=self.device)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        cudnn.set_stream(handle=self.handle, stream=stream)
+        pack = dict(zip(self.names, given, strict=True))
+        self.graph.execute(pack, workspace, handle=self.handle)
         return out

@@ -61,7 +61,8 @@ class Incoming:
 
         while self._waiting and (self._ahead < AHEAD or not self._coming):
             path, info = self._waiting.popleft()
-            memory = torch.empty(info.nbytes, dtype=torch.uint8, device=self.device)
+            with torch.inference_mode(False):  # a thread that is in no such mode writes to it
+                memory = torch.empty(info.nbytes, dtype=torch.uint8, device=self.device)
             after = None
             if self.device.startswith("cuda"):  # what used this memory before has to be over
                 after = torch.cuda.Event()

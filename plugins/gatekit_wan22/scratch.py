@@ -43,12 +43,13 @@ def scratch(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if view is not None:
         return view
     wanted, held = count * dtype.itemsize, _buffers.of.get(key)
-    if held is None or held.numel() < wanted:
-        _buffers.views.clear()  # they hold the buffer that is to go
-        held = None
-        _buffers.of.pop(key, None)
-        held = _buffers.of[key] = torch.empty(wanted, dtype=torch.uint8, device=device)
-    view = _buffers.views[key, count, dtype] = held[:wanted].view(dtype)
+    with torch.inference_mode(False):  # what is made in it may not be written to outside
+        if held is None or held.numel() < wanted:
+            _buffers.views.clear()  # they hold the buffer that is to go
+            held = None
+            _buffers.of.pop(key, None)
+            held = _buffers.of[key] = torch.empty(wanted, dtype=torch.uint8, device=device)
+        view = _buffers.views[key, count, dtype] = held[:wanted].view(dtype)
     return view
 
 

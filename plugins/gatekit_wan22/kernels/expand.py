@@ -101,7 +101,7 @@ def expand(
     grid, words = (triton.cdiv(total, units), 1, 1), as_words(blocks, kind)
     # Triton compiles for pointers that are multiples of 16, and for numbers that are.
     places = words.data_ptr() % 16, out.data_ptr() % 16
-    key = (id(kind), out.dtype, device, total, places, units, warps)
+    key = (kind, out.dtype, device, total, places, units, warps)
     ready = _launches.get(key)
     here = device.type != "cuda" or device.index == torch.cuda.current_device()
     with nullcontext() if here else torch.cuda.device(device):  # Triton launches on the current

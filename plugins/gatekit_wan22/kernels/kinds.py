@@ -53,9 +53,9 @@ from .legacy import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
-    """How a type is cut into units.
+    """How a type is cut into units. Each is its own: as a key it costs no look at its parts.
 
     Args:
         load: Its loader.

@@ -24,12 +24,13 @@ MOST = 1 << 15  # columns that a program can hold
 
 @triton.jit
 def quantise_kernel(x, q, scales, columns, stride, BLOCK: tl.constexpr):
-    """A program quantises one row."""
+    """A program quantises one row; NaN in it makes its scale NaN, which maxima would pass over."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < columns
     w = tl.load(x + row * stride + at, mask=inside, other=0.0).to(tl.float32)
     scale = tl.div_rn(tl.maximum(tl.max(tl.abs(w)), TINY), LARGEST)
+    scale = tl.where(tl.max((w != w).to(tl.int32)) > 0, float("nan"), scale)
     w = tl.minimum(tl.maximum(tl.div_rn(w, scale), -LARGEST), LARGEST)
     tl.store(q + row * columns + at, w.to(q.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)

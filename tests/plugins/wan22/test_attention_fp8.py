@@ -1,5 +1,9 @@
 """Attention in fp8: what it computes, on a CPU by the reference that stands for cuDNN's kernel."""
 
+import contextlib
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -60,6 +64,83 @@ def test_the_operator_stays_whole_in_a_compiled_graph(few):
     attention_fp8.dispatched()
     compiled = torch.compile(attention_fp8.attention_fp8, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(q, k, v), attention_fp8.attention_fp8(q, k, v))
+
+
+def test_a_compiler_is_told_the_layout_that_comes():
+    q, k, v = (random(1, 32, 2, 64, seed=i).to(torch.float8_e4m3fn) for i in range(3))
+    one = torch.ones(1)
+    attention_fp8.operator()
+    torch.library.opcheck(
+        torch.ops.gatekit.attention_fp8.default,
+        (q, k, v, one, one),
+        test_utils="test_faketensor",
+    )
+
+
+class FakeCudnn(SimpleNamespace):
+    """Takes what cuDNN's graph interface takes, and notes where its handles are made and used."""
+
+    cudnnGraphNotSupportedError = NotImplementedError  # noqa: N815
+    data_type = SimpleNamespace(FP8_E4M3="e4m3", FLOAT="float")
+    heur_mode = SimpleNamespace(A="a", FALLBACK="b")
+
+    def __init__(self):
+        super().__init__(devices=[], workspaces=[], current=0)
+
+    def create_handle(self):
+        return self.current
+
+    def set_stream(self, handle, stream):
+        assert handle == self.current
+
+    def pygraph(self, handle, **_):
+        fake = self
+
+        class Operand:
+            def __getattr__(self, name):  # set_output, set_dim, ...
+                return lambda _: self
+
+        def execute(pack, workspace, handle):
+            assert handle == fake.current
+            fake.devices.append(handle)
+            fake.workspaces.append(workspace)
+
+        nothing = dict.fromkeys(
+            ("validate", "build_operation_graph", "check_support", "build_plans"), lambda: None
+        )
+        return SimpleNamespace(
+            tensor=lambda **_: Operand(), execute=execute, get_workspace_size=lambda: 64,
+            sdpa_fp8=lambda **_: (Operand(), None, Operand(), Operand()),
+            create_execution_plans=lambda modes: None, **nothing,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    fake = FakeCudnn()
+
+    @contextlib.contextmanager
+    def device(wanted):
+        before, fake.current = fake.current, 1  # the tensors' place; another one is current
+        yield
+        fake.current = before
+
+    monkeypatch.setitem(sys.modules, "cudnn", fake)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(attention_fp8, "_kept", attention_fp8._Kept())
+    return fake
+
+
+def test_cudnn_is_used_where_the_tensors_are_with_memory_of_each_calls_own(cudnn):
+    q, k, v = (random(1, 32, 2, 64, seed=i).to(torch.float8_e4m3fn) for i in range(3))
+    one = torch.ones(1)
+    for _ in range(2):
+        out = attention_fp8.by_cudnn(q, k, v, one, one)
+        assert out.shape == q.shape and out.is_contiguous()
+    assert cudnn.devices == [1, 1] and cudnn.current == 0
+    first, second = cudnn.workspaces
+    assert first.data_ptr() != second.data_ptr()
 
 
 def test_a_model_runs_with_it_and_goes_back(wan, inputs, tools, few, monkeypatch):

@@ -40,6 +40,17 @@ def test_every_byte_arrives_and_small_ones_are_left(stored):
         coming.close()
 
 
+def test_it_comes_where_a_caller_is_in_inference_mode(stored):
+    path, infos, content = stored
+    with torch.inference_mode():
+        coming = Incoming(((path, i) for i in infos), "cpu")
+        try:
+            found = coming.take(path, infos[1])
+        finally:
+            coming.close()
+    assert torch.equal(found, content[7:4007])
+
+
 def test_what_is_asked_for_out_of_turn_is_left_or_comes(stored):
     path, infos, content = stored
     coming = Incoming(((path, i) for i in infos), "cpu")

@@ -171,6 +171,60 @@ def test_few_and_many_tokens_agree():
 
 
 @interpreted
+def test_each_kind_is_launched_with_its_own_kernel(monkeypatch):
+    """Also one that is made where another was, as a dropped one's id is given out again."""
+    from types import SimpleNamespace
+
+    from gatekit_wan22.kernels import expand, kinds
+
+    class Compiles:
+        def __getitem__(self, grid):
+            def made(words, out, total, WEIGHTS, **_):  # noqa: N803
+                out.fill_(WEIGHTS)
+                return {grid: lambda words, out, total, *_: out.fill_(WEIGHTS)}
+
+            return made
+
+    monkeypatch.setattr(expand, "expand_kernel", Compiles())
+    monkeypatch.setattr(expand, "_RELAUNCHES", True)
+    monkeypatch.setattr(expand, "_launches", {})
+    out = torch.zeros(1)
+    for run in range(20):
+        weights = 32 + 32 * (run % 2)
+        kind = kinds.Kind(SimpleNamespace(), None, weights, 16, 2, 2)
+        blocks = torch.zeros(32 // (weights // 32), dtype=torch.uint8)
+        for _ in range(2):
+            assert expand.expand(blocks, kind, out) == weights
+        del kind
+
+
+@interpreted
+def test_rows_in_fp8_are_as_torch_has_them():
+    """Of numbers that e4m3 has: the interpreter rounds others wrongly."""
+    from gatekit_wan22.fp8 import quantised
+    from gatekit_wan22.kernels.quantise_rows import quantise_rows
+
+    codes = torch.randint(8, 127, (6, 600), generator=torch.Generator().manual_seed(0))
+    codes[:, 5] = 126  # 448
+    wanted = codes.to(torch.uint8).view(torch.float8_e4m3fn).float()[:, :300]
+    factors = torch.tensor([[1.0], [-4.0], [2.0**20], [0.5], [2.0**-30], [0.0]])
+    q, scales = quantise_rows(wanted * factors)
+    assert torch.equal(q.float() * scales, wanted * factors)
+    assert torch.equal(scales, quantised(wanted * factors)[1])
+
+
+@interpreted
+def test_rows_with_nan_do_not_become_numbers():
+    from gatekit_wan22.kernels.quantise_rows import quantise_rows
+
+    x = torch.ones(3, 40)
+    x[1, 7], x[2] = torch.nan, torch.nan
+    with np.errstate(all="ignore"):
+        q, scales = quantise_rows(x)
+    assert (q.float() * scales).isnan().all(1).tolist() == [False, True, True]
+
+
+@interpreted
 def test_one_door():
     """``dequantise`` takes the kernel, and torch's operations for the type without one."""
     data = blocks_of("Q5_K", 3)

@@ -80,3 +80,12 @@ def test_one_buffer_for_all_layers():
     assert other != [place]
     scratch.release()
     assert not scratch._buffers.of
+
+
+def test_the_buffer_serves_within_inference_mode_and_after_it():
+    scratch.release()
+    made = layer()
+    with torch.inference_mode():
+        within = made(tokens())
+    assert torch.equal(made(tokens()), within)
+    scratch.release()
