@@ -19,6 +19,7 @@ from .errors import (
     ScheduleError,
     UserError,
     WeightsError,
+    one_line,
 )
 from .execute import run
 from .execution import Execution, PhaseAsk
@@ -173,6 +174,7 @@ __all__ = [
     "load_document",
     "load_schedule",
     "multistep_weights",
+    "one_line",
     "open_variant",
     "read_into",
     "resolve",

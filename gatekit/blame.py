@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gatekit.errors import GatekitError, PluginError
-from gatekit.telling import said
+from gatekit.errors import GatekitError, PluginError, one_line
 
 if TYPE_CHECKING:
     from gatekit.stage import Engine, Stage
@@ -31,13 +30,13 @@ def blaming(what: str, plugin: Any, where: str, engine: Engine, call: Callable[[
             raise  # the model's, passed on
         if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError":
             raise GatekitError(
-                f"{what} {plugin.name!r} ran out of memory ({said(exc)})",
+                f"{what} {plugin.name!r} ran out of memory ({one_line(exc)})",
                 where=where,
                 remedy="leave it more with a lower memory.vram, or use a smaller video",
             ) from exc
         module = type(plugin).__module__
         raise PluginError(
-            f"{what} {plugin.name!r} of {module} raised {said(exc)}",
+            f"{what} {plugin.name!r} of {module} raised {one_line(exc)}",
             where=where,
             remedy=f"use another {what} there, or report it to who made it",
         ) from exc

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from gatekit.errors import one_line
+
 Health = Literal["ok", "note", "missing", "broken"]
 
 
@@ -61,13 +63,4 @@ def examined(check: Check) -> Examined:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # SystemExit too: a broken package may do anything
-        return Examined(check, Finding("broken", told(exc), "mend or reinstall it"))
-
-
-def told(exc: BaseException) -> str:
-    """An exception on one line."""
-    try:
-        lines = str(exc).strip().splitlines()
-    except Exception:  # of a plugin's own class
-        lines = list[str]()
-    return f"{type(exc).__name__}: {lines[0]}" if lines else type(exc).__name__
+        return Examined(check, Finding("broken", one_line(exc), "mend or reinstall it"))

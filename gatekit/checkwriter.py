@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatekit.checkpoint import checkpoint_bytes
-from gatekit.errors import OutputError
+from gatekit.errors import OutputError, one_line
 from gatekit.hostcopies import HostCopies
 from gatekit.output import write_atomic
-from gatekit.telling import said
 
 if TYPE_CHECKING:
     from gatekit.state import Packed, Record, State
@@ -92,7 +91,7 @@ class CheckpointWriter:
             return state.packed(self._copies.of)
         except (MemoryError, RuntimeError) as exc:  # torch's allocators raise the latter
             raise OutputError(
-                f"no host memory for a copy of the state: {said(exc)}",
+                f"no host memory for a copy of the state: {one_line(exc)}",
                 remedy="leave it more: close other programs, or lower memory.ram",
             ) from exc
 
@@ -103,7 +102,7 @@ class CheckpointWriter:
         except RuntimeError as exc:
             self._waiting = None  # nobody would take it
             raise OutputError(
-                f"no thread to write checkpoints: {said(exc)}", remedy="allow more processes"
+                f"no thread to write checkpoints: {one_line(exc)}", remedy="allow more processes"
             ) from exc
         self._thread = thread
 

@@ -18,6 +18,7 @@ Each message says where, which value, and what to do: ``str(error)`` is
 from __future__ import annotations
 
 LONGEST = 200  # characters of a value that a message shows
+LINE = 500  # characters of another exception's text
 
 
 def shown(value: object) -> str:
@@ -29,6 +30,16 @@ def shown(value: object) -> str:
         return f"a number of {bits:,} bits" if bits else f"a {type(value).__name__}"
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+def one_line(exc: BaseException) -> str:
+    """Any exception, ``ValueError: too large``; what its class says of it may be none, or raise."""
+    try:
+        lines = str(exc).strip().splitlines()
+    except Exception:  # of a plugin's own class
+        lines = ["its text cannot be told"]
+    name = type(exc).__name__
+    return f"{name}: {lines[0][:LINE]}" if lines else name
 
 
 class GatekitError(Exception):

@@ -14,9 +14,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+from pluggy import PluginValidationError as Invalid
 
 from gatekit import hooks
-from gatekit.errors import PluginError
+from gatekit.errors import PluginError, one_line
 from gatekit.pluginlimit import LEFT_OUT, divided
 from gatekit.suggest import did_you_mean
 
@@ -148,9 +149,8 @@ class Registry:
             self.manager.check_pending()
             self._collect(name, package)
         except (Exception, SystemExit) as exc:
-            lines = f"{type(exc).__name__}: {exc}".splitlines()
-            last = lines[-1:] if isinstance(exc, pluggy.PluginValidationError) else []
-            error = ": ".join(dict.fromkeys([lines[0], *last]))
+            last = str(exc).splitlines()[-1:] if isinstance(exc, Invalid) else []
+            error = ": ".join(dict.fromkeys([one_line(exc), *last]))
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
         self.plugins[name] = PluginInfo(name, package, version, module, error)

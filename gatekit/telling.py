@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gatekit.errors import GatekitError, PluginError
+from gatekit.errors import GatekitError, PluginError, one_line
 
 log = logging.getLogger("gatekit")
 PREFIX = "gatekit_"
@@ -33,7 +33,7 @@ class Told:
             self._silenced.add(name)
             log.warning(
                 "plugin %s failed in %s%s (%s); the run goes on, and tells it nothing more",
-                *(name, PREFIX, event, said(exc)),
+                *(name, PREFIX, event, one_line(exc)),
             )
             log.debug("its traceback", exc_info=exc)
 
@@ -62,7 +62,7 @@ class Told:
                 raise
             except (Exception, SystemExit) as exc:
                 raise PluginError(
-                    f"plugin {name} failed in {PREFIX}{question}: {said(exc)}",
+                    f"plugin {name} failed in {PREFIX}{question}: {one_line(exc)}",
                     remedy="take it out of this environment, or report it to who made it",
                 ) from exc
             if answer is not None:
@@ -83,12 +83,3 @@ class Told:
                 str(impl.plugin_name),
                 lambda arguments, f=function, n=names: f(*[arguments[name] for name in n]),
             )
-
-
-def said(exc: BaseException) -> str:
-    """An exception in a few words, on one line."""
-    try:
-        text = str(exc)
-    except Exception:  # of a plugin's own class
-        text = "its text cannot be told"
-    return f"{type(exc).__name__}: {text}".splitlines()[0][:300]

@@ -64,3 +64,23 @@ def test_a_place_that_cannot_be_is_wrong_input_and_a_full_disk_is_not(number, co
     assert isinstance(error, gatekit.OutputError)
     assert isinstance(error, gatekit.InputError) == (code == 2)
     assert error.exit_code == code
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text either")
+
+
+@pytest.mark.parametrize(
+    ("exc", "line"),
+    [
+        (ValueError("too large\nby far"), "ValueError: too large"),
+        (ValueError(" \n "), "ValueError"),
+        (KeyError(), "KeyError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (MuteError(), "MuteError: its text cannot be told"),
+        (ValueError("x" * 10_000), "ValueError: " + "x" * errors.LINE),
+    ],
+)
+def test_any_exception_on_one_line(exc, line):
+    assert gatekit.one_line(exc) == line

@@ -10,7 +10,7 @@ from typing import Any
 
 from gatekit import outside, pluginlimit
 from gatekit.cli.app import COMMANDS, build
-from gatekit.errors import GatekitError
+from gatekit.errors import GatekitError, one_line
 from gatekit.saying import say
 
 
@@ -96,20 +96,18 @@ def _call(argv: list[str], debug: bool) -> int:
         if debug:
             raise
         notes = "; ".join(getattr(exc, "__notes__", ()))
-        from gatekit.telling import said
-
         after = notes or "run again with --debug for the traceback"
-        return fail(f"unexpected {said(exc)}; {after}", 1)
+        return fail(f"unexpected {one_line(exc)}; {after}", 1)
 
 
 def add_commands(app: Any) -> None:
     """Commands of plugins; one that fails is named, and keeps no other from adding its own."""
     from gatekit.registry import registry
-    from gatekit.telling import Told, said
+    from gatekit.telling import Told
 
     hooks = Told(registry().manager.hook)
     for name, failure in hooks.failures("register_commands", {"app": app}):
-        say(f"warning: plugin {name} could not add its commands: {said(failure)}")
+        say(f"warning: plugin {name} could not add its commands: {one_line(failure)}")
 
 
 def usage(error: Any) -> int:

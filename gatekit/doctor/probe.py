@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gatekit.check import told
+from gatekit.errors import one_line
 
 
 def torch_probe() -> dict[str, Any]:
@@ -93,7 +93,7 @@ def main(names: list[str]) -> None:
             _say({"name": name, "value": value})
         except BaseException as exc:
             kind = "missing" if isinstance(exc, ModuleNotFoundError) else "broken"
-            _say({"name": name, "error": told(exc), "kind": kind})
+            _say({"name": name, "error": one_line(exc), "kind": kind})
 
 
 def _say(line: dict[str, Any]) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gatekit.check import Check, Examined, Finding, examined, told
+from gatekit.check import Check, Examined, Finding, examined
 from gatekit.doctor import computing, folders, machine, requirements
 from gatekit.doctor.asking import Asked
+from gatekit.errors import one_line
 
 OWN_PACKAGE = requirements.PACKAGE
 IMPORTED = ("numpy", "pydantic", "safetensors", "gguf", "ruamel.yaml")  # compiled, or read files
@@ -44,7 +45,9 @@ def _made(name: str, make: Callable[[], Iterable[Check]], own: bool = True) -> l
     try:
         return list(make())
     except (Exception, SystemExit) as exc:
-        failed = Finding("broken", told(exc), "reinstall gatekit" if own else "update or remove it")
+        failed = Finding(
+            "broken", one_line(exc), "reinstall gatekit" if own else "update or remove it"
+        )
         return [Check(name, "everything" if own else "what it adds", lambda: failed, needed=own)]
 
 

@@ -107,9 +107,9 @@ class Findings:
             found |= {"status": "failed", "why": "interrupted"}
             raise
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
+            text = gatekit.one_line(error)
             found |= {"status": "failed", "why": text, "traceback": _trace(error)}
-            self.say(f"  FAILED: {text.splitlines()[0][:300]}")
+            self.say(f"  FAILED: {text}")
         finally:
             found["seconds"] = round(time.monotonic() - began, 2)
             self.write()

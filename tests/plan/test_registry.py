@@ -58,6 +58,20 @@ def test_a_clash_stops_only_what_asks_for_it():
     assert known.get("sampler", "two") is two
 
 
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text either")
+
+
+def test_a_plugin_whose_error_has_no_text_stops_no_other():
+    def load():
+        raise MuteError
+
+    known = Registry()
+    known.add(load, "mute", "mute-package", "1", "mute")
+    assert known.broken["mute"].error == "MuteError: its text cannot be told"
+
+
 def test_a_broken_plugin_is_named_and_stops_only_what_needs_it():
     known = Registry()
     known.register(plugin(One), "good")

@@ -72,7 +72,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / RECORD).read_text("utf-8"))
     except OSError as exc:
         raise _no_run(folder) from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise _damaged(folder, f"no JSON: {str(exc).splitlines()[0]}") from exc
     if not isinstance(content, dict) or "fingerprint" not in content:
         raise _no_run(folder)

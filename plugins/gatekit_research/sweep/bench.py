@@ -123,7 +123,7 @@ def failed_metrics(line: Line) -> dict[str, str]:
 def failed(cell: Cell, exc: BaseException, wall: float) -> Line:
     """The line of a cell that failed."""
     known = isinstance(exc, gatekit.GatekitError)
-    text = str(exc) if known else f"{type(exc).__name__}: {exc}"
+    text = str(exc) if known else gatekit.one_line(exc)
     return about(cell) | {"status": "failed", "error": text.splitlines()[0], "wall": wall}
 
 

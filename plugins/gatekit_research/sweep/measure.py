@@ -94,8 +94,8 @@ class Measures:
                 found.unmeasured[metric.name] = str(exc)
             except gatekit.Cancelled:
                 raise
-            except Exception as exc:  # of a plugin: the others still have a value
-                said = f"{type(exc).__name__}: {exc}".splitlines()[0]
+            except (Exception, SystemExit) as exc:  # of a plugin: the others still have a value
+                said = gatekit.one_line(exc)
                 module = type(metric).__module__
                 found.unmeasured[metric.name] = f"{FAILED}{metric.name!r} of {module} raised {said}"
         return found

@@ -77,7 +77,7 @@ class Runner:
         except (KeyboardInterrupt, gatekit.Cancelled):
             raise
         except Exception as exc:
-            self.failures.append(f"{cells[0].arm.name}: {type(exc).__name__}: {exc}")
+            self.failures.append(f"{cells[0].arm.name}: {gatekit.one_line(exc)}")
             self.say(f"failed: {self.failures[-1]}")
             return [failed(cell, exc, time.perf_counter() - began) for cell in cells]
 

@@ -67,7 +67,7 @@ class Study:
             except OutOfTime:
                 raise
             except Exception as error:
-                self.failed[cell.name] = f"{type(error).__name__}: {error}"
+                self.failed[cell.name] = gatekit.one_line(error)
                 self.say(f"{cell.name}: failed: {self.failed[cell.name]}")
 
     def lacking(self, cell: Cell) -> list[int]:

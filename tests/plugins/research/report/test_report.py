@@ -192,6 +192,13 @@ def test_a_torn_record_of_a_run(project, call, capsys, size, said):
     assert said in line
 
 
+def test_a_record_of_brackets(tmp_path, call, capsys):
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "run.json").write_text("[" * 200_000)
+    assert call("report", str(tmp_path / "out.run")) == 2
+    assert "is damaged: no JSON" in capsys.readouterr().err
+
+
 def test_loading_is_a_part_of_the_steps(project, call):
     assert call("run", "fake.yaml", "-p", "x", "-o", "out.safetensors") == 0
     assert call("report", "out.run", "-o", "run.html") == 0

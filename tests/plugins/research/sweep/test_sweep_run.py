@@ -306,6 +306,8 @@ def careless():
         needs = frozenset({"latent"})
 
         def measure(self, sample):
+            if self.fails == "exit":
+                raise SystemExit(3)
             return {"one": 1.0} if self.fails != "measure" else {}["no such key"]
 
         def curve(self, sample):
@@ -322,7 +324,12 @@ def careless():
 
 
 @pytest.mark.parametrize(
-    ("fails", "said"), [("measure", "KeyError: 'no such key'"), ("curve", "ValueError: could not")]
+    ("fails", "said"),
+    [
+        ("measure", "KeyError: 'no such key'"),
+        ("curve", "ValueError: could not"),
+        ("exit", "SystemExit: 3"),
+    ],
 )
 def test_a_metric_that_raises_costs_its_own_value_alone(
     sweep, call, project, capsys, fake, careless, fails, said
