@@ -52,7 +52,7 @@ FLOORS = {
         "embed",
     ),
     4: (
-        *("registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
+        *("kinds", "registry", "lookup", "plan", "resolver", "boundaries", "allotment", "start"),
         *("explain", "identity", "measures", "executions"),
         *("device", "schema", "filefields", "capacity", "memoryplan"),
         *("sections", "components", "planvariants", "planphases"),

@@ -12,7 +12,8 @@ import torch
 import gatekit
 from gatekit import Cancelled, GuidanceParams, Inputs, PluginError, SamplerParams, hookimpl, hooks
 from gatekit.cli import call
-from gatekit.registry import KINDS, Registry, registry
+from gatekit.kinds import KINDS
+from gatekit.registry import Registry, registry
 
 PAGE = (Path(__file__).parent.parent / "docs" / "publishing-a-plugin.md").read_text()
 HOOKS = {

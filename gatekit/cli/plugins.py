@@ -10,8 +10,9 @@ from gatekit.cli.options import JsonOption
 def plugins(as_json: JsonOption = False) -> None:
     """List the plugins and what each offers."""
     from gatekit.cli.options import print_json
+    from gatekit.kinds import KINDS
     from gatekit.pluginlimit import LEFT_OUT
-    from gatekit.registry import KINDS, registry
+    from gatekit.registry import registry
 
     known = registry()
     found: list[dict[str, Any]] = []
