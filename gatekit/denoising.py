@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gatekit.clip import clip_frames
+from gatekit.leases import leased, mapped
 from gatekit.modelstage import model_stage
 from gatekit.path import as_path
 from gatekit.provenance import tensors_hash
@@ -69,9 +70,9 @@ class Denoising:
         from gatekit.runner import run_stages
 
         plan, noise = self.plan, NoiseSource(self.inputs.seed)
-        conditionings: Mapping[str, Any] = self.timed(
-            "encoding", lambda: self.warm.encode(plan, self.inputs)
-        )
+        conditionings: Mapping[str, Any]
+        with leased(mapped(plan, "text_encoder")):
+            conditionings = self.timed("encoding", lambda: self.warm.encode(plan, self.inputs))
         path = as_path(plan.family.path)
         x = noise.normal((1, *plan.family.latent_shape(plan.video)), step=0, purpose="start")
         x = self._started(x, path) if state is None else x
@@ -111,7 +112,7 @@ class Denoising:
             return noise * sigma if math.isinf(path.sigma_max) else noise
         frames = clip_frames(self.inputs.video, plan.video)
         encode = plan.family.encode_video
-        x0: Tensor = self.timed(
-            "encoding the video", lambda: encode(frames, plan.video, plan.device)
-        )
+        x0: Tensor
+        with leased(mapped(plan, "vae")):
+            x0 = self.timed("encoding the video", lambda: encode(frames, plan.video, plan.device))
         return path.alpha(sigma) * x0.float() + sigma * noise.to(x0.device)

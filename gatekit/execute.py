@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from gatekit.denoising import Denoising
 from gatekit.determinism import deterministic
-from gatekit.device import kind_of
 from gatekit.errors import GatekitError, OutputError, PluginError
 from gatekit.latent import decode_latent
-from gatekit.leases import leased
+from gatekit.leases import leased, mapped
 from gatekit.preflight import check_ready
 from gatekit.progress import Progress, Silent, Timed
 from gatekit.provenance import peak_memory
@@ -139,7 +138,7 @@ class _Execution:
         denoising = Denoising(
             self.plan, self.inputs, self.folder, self.warm, self.unchanged, self.timed
         )
-        with self._leased():
+        with leased(mapped(self.plan)):
             trajectory = denoising.run(observers, state)
         if self.folder is not None:  # the steps before a resume belong to the result too
             trajectory = replace(trajectory, records=tuple(self.folder.records))
@@ -148,7 +147,7 @@ class _Execution:
         video: Tensor | None = None
         if self.decode if self.out is None else self.out.kind != "latent":
             self.unchanged.check(self.plan.family.component_files().get("vae", ()))
-            with self._leased():
+            with leased(mapped(self.plan, "vae")):
                 video = self.timed(
                     "decoding",
                     lambda: decoded(
@@ -173,10 +172,6 @@ class _Execution:
                 weights=weights,
             )
         return result
-
-    def _leased(self) -> contextlib.AbstractContextManager[None]:
-        """Files held as they are, where models compute from their maps: on a CPU."""
-        return leased(self.plan.files(), wanted=kind_of(self.plan.device) == "cpu")
 
     def _tiled(self, latent: Tensor) -> Callable[[], Tensor] | None:
         """Decoding in smaller tiles; None where there is no VAE section, or tiles are small."""

@@ -13,13 +13,17 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gatekit.device import kind_of
 from gatekit.errors import WeightsError
 from gatekit.unchanged import KEPT, parts
+
+if TYPE_CHECKING:
+    from gatekit.plan import Plan
 
 
 class Leases:
@@ -76,17 +80,31 @@ class Leases:
         return None
 
 
+def mapped(plan: Plan, section: str = "") -> tuple[Path, ...]:
+    """Files that a CPU computes from: of a run on one all, else those of a section that is there.
+
+    Args:
+        plan: The plan.
+        section: ``text_encoder`` or ``vae``.
+    """
+    if kind_of(plan.device) == "cpu":
+        return plan.files()
+    part = plan.family.components.given().get(section)
+    if part is None or part.device is None or kind_of(part.device) != "cpu":
+        return ()
+    return plan.family.component_files().get(section, ())
+
+
 @contextlib.contextmanager
-def leased(files: Iterable[Path], wanted: bool = True) -> Generator[None]:
+def leased(files: Sequence[Path]) -> Generator[None]:
     """Hold files as they are while this lasts.
 
-    In the main thread of a process on Linux that has no use of SIGIO; else, or unless ``wanted``,
-    nothing is held.
+    In the main thread of a process on Linux that has no use of SIGIO; else nothing is held.
 
     Raises:
         WeightsError: Another program is about to change one; from any place within.
     """
-    if not wanted or not _possible():
+    if not files or not _possible():
         yield
         return
     leases = Leases()

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import gatekit
-from gatekit import Inputs, WeightsError, load_schedule, resolve
-from gatekit.leases import Leases, leased
+from gatekit import Inputs, WeightsError, execute, load_schedule, resolve
+from gatekit.leases import Leases, leased, mapped
 
 pytest.importorskip("fcntl")
 CUT = "import os, sys; os.truncate(sys.argv[1], 3)"
@@ -75,7 +75,7 @@ def test_a_folder_is_its_files(file):
 @pytest.mark.parametrize("why", ["not wanted", "another thread", "SIGIO in use"])
 def test_nothing_is_held_where(file, why):
     def hold():
-        with leased([file], wanted=why != "not wanted"):
+        with leased([file] if why != "not wanted" else []):
             file.write_bytes(b"1")
 
     before = signal.getsignal(signal.SIGIO)
@@ -123,6 +123,29 @@ def test_a_run_ends_before_its_file_is_cut_and_goes_on_later(project, tmp_path, 
     assert torch.equal(gatekit.run(plan, Inputs(prompt="x"), resume=tmp_path / "r").latent, whole)
 
 
+@pytest.mark.parametrize(("place", "held"), [("cpu", True), ("cuda", False)])
+def test_what_a_cpu_encodes_with_is_held_in_a_run_on_a_gpu(project, monkeypatch, fake, place, held):
+    """Before anything is asked of the GPU, so none is needed here."""
+    encoder = project / "encoder.num"
+    encoder.write_bytes((project / "coarse.num").read_bytes())
+    given = load_schedule(
+        project / "fake.yaml", [f"text_encoder={{file: encoder.num, device: {place}}}"]
+    )
+    plan = resolve(given, device="cuda")
+    assert mapped(plan) == mapped(plan, "vae") == ()
+    assert mapped(resolve(given, device="cpu")) == plan.files()
+
+    def encode(self, inputs, video, device):
+        encoder.write_bytes(b"another")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(execute, "check_ready", lambda plan, inputs: None)
+    monkeypatch.setattr(fake.FakeFamily, "encode", encode)
+    with pytest.raises(WeightsError if held else ZeroDivisionError) as caught:
+        gatekit.run(plan, Inputs(prompt="x"))
+    assert not held or caught.value.where == str(encoder)
+
+
 MAPPED = """
 import mmap, subprocess, sys, time
 from pathlib import Path
@@ -134,7 +157,7 @@ file, wanted = Path(sys.argv[1]), sys.argv[2] == "leased"
 with file.open("rb") as stream:
     weights = numpy.frombuffer(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ), numpy.uint8)
 try:
-    with leased([file], wanted):
+    with leased([file] if wanted else []):
         subprocess.Popen([sys.executable, "-c", sys.argv[3], file])
         until = time.monotonic() + 30
         while time.monotonic() < until:
