@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gatekit.blame import blaming, blaming_each, check_result
+from gatekit.crossing import Crossing
 from gatekit.errors import InputError, NumericsError, PluginError
 from gatekit.ledger import Checkpoint, Ledger, Observer
 from gatekit.phase import Renoise, Step
@@ -107,7 +108,8 @@ class _Run:
             self.ledger.tell("phase_end", phase=stage.name, state=state)
             if state.phase + 1 == len(self.stages):
                 break
-            state = self._cross(state, stage, self.stages[state.phase + 1])
+            crossing = Crossing(stage, self.stages[state.phase + 1], self.engine, self.ledger)
+            state = crossing.crossed(state, self._correct)
             self.ledger.tell("phase_start", phase=self.stages[state.phase].name, state=state)
         self.engine.check()
         if not is_finite(extremes(state.x)):
@@ -275,41 +277,6 @@ class _Run:
                 )
         if state.sigma > end == 0.0:
             yield self._step(stage, state, 0.0)
-
-    def _cross(self, state: State, leaving: Stage, entering: Stage) -> State:
-        """From one phase into the next."""
-        engine, same = self.engine, leaving.field == entering.field
-        acts = not same or entering.history.acts_on_same_field
-        engine.step = state.step
-        if acts:
-            state = entering.history.leave(
-                state, self._timed(leaving), lambda s, d: self._correct(leaving, s, d)
-            )
-        engine.release()
-        crossed = self.ledger.ask("cross_boundary", state, leaving.name, entering.name)
-        if crossed is not None:
-            state = crossed if crossed.x is state.x else crossed.displaced(crossed.x)
-        if not same:
-            state = replace(state, ahead=None, guidance_memory={})
-        engine.memory = state.guidance_memory
-        if acts:
-            state = entering.history.enter(state, self._timed(entering))
-        return replace(
-            state,
-            phase=state.phase + 1,
-            visited=(state.sigma,),
-            guidance_memory=engine.memory,
-        )
-
-    def _timed(self, stage: Stage) -> Callable[[Tensor, float], Tensor]:
-        """The stage's D(x, sigma) for a boundary; loads its model on the first call."""
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            self.engine.ensure(stage)
-            with self.ledger.boundary():
-                return self.engine.denoise(x, sigma)
-
-        return denoise
 
     def _correct(self, stage: Stage, state: State, denoised: Tensor) -> Tensor:
         return stage.sampler.correct(self._context(stage, state, state.sigma), denoised)

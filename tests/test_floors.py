@@ -58,7 +58,17 @@ FLOORS = {
         *("sections", "components", "planvariants", "planphases"),
     ),
     5: (
-        *("stage", "ledger", "runner", "functional", "residency", "execute", "opening", "serving"),
+        *(
+            "stage",
+            "ledger",
+            "crossing",
+            "runner",
+            "functional",
+            "residency",
+            "execute",
+            "opening",
+            "serving",
+        ),
         *("preflight", "progress", "denoising", "modelstage"),
         *("warm", "doctor", "determinism"),
         *("output", "mp4", "pictures", "clip", "target", "latent", "decoding", "provenance"),
