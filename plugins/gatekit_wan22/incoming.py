@@ -7,18 +7,20 @@ the next ones are read, about ten times as fast.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatekit import Carrier, ChunkPool, Load, Piece
+from gatekit import Carrier, ChunkPool, GatekitError, Load, Piece, WeightsError
 
 from .header import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("gatekit.wan22")
 AHEAD = 768 << 20  # bytes of the device that may be filled before they are asked for
 PINNED = 512 << 20
 SMALL = 1 << 20  # below, a tensor is read when it is asked for
@@ -51,7 +53,14 @@ class Incoming:
         if key not in self._coming:
             return None
         load, memory = self._coming.pop(key)
-        self._carrier.wait(load)
+        try:
+            self._carrier.wait(load)
+        except WeightsError:
+            raise
+        except GatekitError as error:  # no pinned memory, or no more of it: it goes without
+            log.info("weights are read one by one: %s", error)
+            self.close()
+            return None
         self._ahead -= info.nbytes
         self._send()
         return memory
@@ -72,7 +81,7 @@ class Incoming:
             self._ahead += info.nbytes
 
     def close(self) -> None:
-        """Stop what is under way, and give the host memory back."""
+        """Stop what is under way, and give the host memory back; idempotent."""
         self._carrier.close()
         self._coming.clear()
         self._waiting.clear()

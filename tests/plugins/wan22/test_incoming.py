@@ -1,9 +1,11 @@
 """Tensors that are read ahead: every byte, in any order of asking, and errors of files."""
 
+import threading
+
 import pytest
 import torch
 
-from gatekit import WeightsError
+from gatekit import ChunkPool, GatekitError, WeightsError
 from gatekit_wan22 import incoming
 from gatekit_wan22.header import TensorInfo
 from gatekit_wan22.incoming import Incoming
@@ -38,6 +40,28 @@ def test_every_byte_arrives_and_small_ones_are_left(stored):
                 assert torch.equal(found, content[info.offset : info.offset + info.nbytes])
     finally:
         coming.close()
+
+
+def test_without_memory_for_the_way_each_is_left_to_be_read_by_itself(stored, monkeypatch):
+    path, infos, content = stored
+    kept = ChunkPool._make
+
+    def make(pool):
+        if pool.made > 1:
+            raise GatekitError("no pinned host memory", remedy="allow less")
+        return kept(pool)
+
+    monkeypatch.setattr(ChunkPool, "_make", make)
+    monkeypatch.setattr(incoming, "PINNED", 16_000)  # in chunks smaller than the largest tensor
+    before = set(threading.enumerate())
+    coming = Incoming(((path, i) for i in infos), "cpu")
+    found = [(i, coming.take(path, i)) for i in infos]
+    coming.close()
+    assert found[-1][1] is None
+    for info, came in found:
+        expected = content[info.offset : info.offset + info.nbytes]
+        assert came is None or torch.equal(came, expected)
+    assert set(threading.enumerate()) == before
 
 
 def test_it_comes_where_a_caller_is_in_inference_mode(stored):
