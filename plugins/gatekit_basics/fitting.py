@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from gatekit_basics.travelled import Vector
 
 # lam -> the share kappa of a state's error that the prediction follows; linear between. Measured on
-# runs of the small model (20 evaluations, guidance 3) from their distance to the converged flow.
+# runs of an earlier revision of the small model (20 evaluations, guidance 3) from their distance to
+# the converged flow.
 FOLLOWED = ((-6.0, 0.2), (-4.6, 0.45), (-3.5, 0.65), (-2.2, 0.85), (-1.8, 0.9))
 # The model's answer is no one number: errors that cancel only for one of them do not cancel.
 ANSWERS = (0.4, 0.7, 1.0, 1.1)
