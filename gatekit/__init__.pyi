@@ -31,6 +31,7 @@ from .guided import Guided
 from .history import Auto, Carry, Close, HistoryPolicy, Reset
 from .hooks import hookimpl
 from .identity import file_identity
+from .jsontext import read_json
 from .linear import Linear, evaluate, lazy
 from .load import Override, load_schedule
 from .lookup import Finder, finder
@@ -177,6 +178,7 @@ __all__ = [
     "one_line",
     "open_variant",
     "read_into",
+    "read_json",
     "resolve",
     "run",
     "sample",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,6 +175,6 @@ def read_profile(path: Path) -> Profile:
 def is_profile(path: Path) -> bool:
     """Whether a file says that it is one; its content may be of an older layout."""
     try:
-        return str(json.loads(path.read_text("utf-8"))["format"]).startswith("gatekit-profile")
+        return str(gatekit.read_json(path, most=None)["format"]).startswith("gatekit-profile")
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -69,10 +68,10 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: No run folder, a damaged one, or a run that has not taken a step.
     """
     try:
-        content = json.loads((folder / RECORD).read_text("utf-8"))
+        content = gatekit.read_json(folder / RECORD, most=None)
     except OSError as exc:
         raise _no_run(folder) from exc
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise _damaged(folder, f"no JSON: {str(exc).splitlines()[0]}") from exc
     if not isinstance(content, dict) or "fingerprint" not in content:
         raise _no_run(folder)

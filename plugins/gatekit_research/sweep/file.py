@@ -136,14 +136,13 @@ def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
     for key in ("prompts", "seeds"):
         seen = set[str]()
         for i, value in enumerate(getattr(file, key)):
-            before = len(seen)
-            seen.add(repr(value))
-            if len(seen) == before:
+            if repr(value) in seen:
                 raise gatekit.ScheduleError(
                     f"the same of {key} twice, which would count as two pieces of evidence",
                     where=document.where((key, i)),
                     remedy="keep one of them",
                 )
+            seen.add(repr(value))
     for i, group in enumerate(file.zip):
         lengths = {key: len(values) for key, values in group.items()}
         if len(set(lengths.values())) > 1:

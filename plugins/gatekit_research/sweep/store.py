@@ -124,7 +124,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         InputError: No folder of a sweep.
     """
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        about = gatekit.read_json(folder / ABOUT, most=None)
         if not about["arms"] or any(not set(arm) >= ARM for arm in about["arms"]):
             raise KeyError("arms")
         return dict(about)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gatekit
-from gatekit_tinywan.arguments import positive
+from gatekit_tinywan.arguments import pattern, positive
 from gatekit_tinywan.gating import __doc__ as about
 from gatekit_tinywan.gating.arms import (
     FP16,
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--prompts", type=positive, default=256, metavar="N", help="held-out captions (256)")
     add("--seeds", type=positive, default=2, metavar="N", help="noises a caption (2)")
-    add("--only", type=_pattern, metavar="REGEX", help="arms whose names match; fp16 always")
+    add("--only", type=pattern, metavar="REGEX", help="arms whose names match; fp16 always")
     add("--profile", type=Path, metavar="FILE", help="also run what 'gatekit propose' finds in it")
     add("--out", type=Path, default=Path("gating"), metavar="DIR", help="folder (gating)")
     add("--batch", type=positive, help="videos at a time (128 on a GPU, else 8)")
@@ -62,13 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print arms, cells, evaluations and bits")
     add("--markdown", action="store_true", help="print the tables of what is stored")
     return parser
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def _video(text: str) -> dict[str, int]:

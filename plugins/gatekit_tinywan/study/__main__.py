@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import gatekit
-from gatekit_tinywan.arguments import positive
+from gatekit_tinywan.arguments import pattern, positive
 from gatekit_tinywan.study import __doc__ as about
 from gatekit_tinywan.study import peer
 from gatekit_tinywan.study.bench import Bench
@@ -49,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", type=positive, default=64, metavar="N", help="prompts (64)")
     add("--split", choices=("tune", "report"), default="report", help="which prompts (report)")
     add("--evaluations", type=_numbers, default=BUDGETS, metavar="N,N", help="budgets: 8,12,20,40")
-    add("--only", type=_pattern, metavar="REGEX", help="rows whose names match")
+    add("--only", type=pattern, metavar="REGEX", help="rows whose names match")
     add("--out", type=Path, default=Path("study"), metavar="DIR", help="values (study)")
     add("--batch", type=positive, help="videos at a time (128 on a GPU, else 4)")
     add("--device", help="cpu or cuda; default: what is there")
@@ -76,13 +75,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not set(parts) <= set(known):
         raise argparse.ArgumentTypeError(f"{text}: of {', '.join(known)}")
     return tuple(known[part] for part in parts)
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def _cells(args: argparse.Namespace, names: Sequence[str]) -> list[Cell]:

@@ -1,6 +1,7 @@
 """The report: what it says of known results, and what a browser makes of it."""
 
 import json
+import os
 import re
 
 import pytest
@@ -192,11 +193,19 @@ def test_a_torn_record_of_a_run(project, call, capsys, size, said):
     assert said in line
 
 
-def test_a_record_of_brackets(tmp_path, call, capsys):
-    (tmp_path / "out.run").mkdir()
-    (tmp_path / "out.run" / "run.json").write_text("[" * 200_000)
-    assert call("report", str(tmp_path / "out.run")) == 2
-    assert "is damaged: no JSON" in capsys.readouterr().err
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("name", ["run.json", "sweep.json"])
+@pytest.mark.parametrize("kind", ["brackets", "pipe"])
+def test_a_record_that_would_crash_or_hang_its_reader(tmp_path, call, capsys, name, kind):
+    record = tmp_path / "out.run" / name
+    record.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(record)
+    else:
+        record.write_text("[" * 200_000)
+    assert call("report", str(record.parent)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gatekit: {record.parent}")
 
 
 def test_loading_is_a_part_of_the_steps(project, call):
