@@ -202,13 +202,13 @@ class RunFolder:
             self._writer.close()
             facts["checkpoints"] = dict(self._writer.facts)
         self.content |= {"status": "done", "nfe": nfe, "steps": steps, **facts}
-        self._write()
+        self._write(f"free space there; the result and {self.path / LATENT} are kept")
         with contextlib.suppress(OSError):
             self.checkpoint_file.unlink(missing_ok=True)
 
-    def _write(self) -> None:
+    def _write(self, remedy: str | None = None) -> None:
         text = json_text(self.content, indent=1) + "\n"
-        write_atomic(self.path / RECORD, text.encode())
+        write_atomic(self.path / RECORD, text.encode(), remedy)
 
     def log(self, text: str) -> Path | None:
         """Keep a traceback; where it went, or None."""

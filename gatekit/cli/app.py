@@ -38,13 +38,20 @@ def show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+# What the built-in plugins add; asking them would cost most of the time that help takes.
+OF_PLUGINS = (
+    "bench", "check-profile", "commitment", "curvature", "fit", "profile", "propose", "report",
+    "step-cache", "sweep",
+)  # fmt: skip
+
+
 def build() -> typer.Typer:
     """A new app with gatekit's own commands; plugins may add theirs."""
     app = typer.Typer(
         name="gatekit",
         help="Videos from schedules: phases, each with its own model, precision and sampler.",
         no_args_is_help=True,
-        epilog="Plugins may add commands, such as curvature; 'gatekit plugins' lists them.",
+        epilog=f"Plugins add commands: {', '.join(OF_PLUGINS)}; 'gatekit plugins' lists yours.",
         context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -59,7 +59,7 @@ def least(lab: Lab, what: str, load: Callable[[], Any], size: int) -> float:
         gc.collect()
     bound = size / lab.rates["host"] if "host" in lab.rates else None
     lab.findings.add(
-        Row(f"loading {what}, {size / 1e9:.1f} GB in the page cache", min(times), "s", bound)
+        Row(f"loading {what}, {size / 1e9:.3g} GB in the page cache", min(times), "s", bound)
     )
     return min(times)
 

@@ -73,7 +73,7 @@ def write_both(lab: Lab) -> tuple[Path, Path]:
         lab.findings.need(took * last / size + 15, f"writing {last / 1e9:.0f} GB")
     write_safetensors(second, shapes, fill)
     size, took = size + second.stat().st_size, time.perf_counter() - began
-    lab.findings.say(f"  {size / 1e9:.1f} GB of weight files written in {took:.1f} s")
+    lab.findings.say(f"  {size / 1e9:.3g} GB of weight files written in {took:.1f} s")
     return first, second
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from gatekit import outside
 from gatekit_research.sweep import workers
 from gatekit_research.sweep.setup import Setup
 from gatekit_research.sweep.store import Store
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    os.environ[outside.VARIABLE] = "1"  # the sweep is written elsewhere than its base
     workers.os.cpu_count = lambda: 1  # one thread a worker, however many there are
     found: list[dict[str, float]] = []
     for _ in range(args.rounds):

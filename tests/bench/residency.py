@@ -342,6 +342,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
+    if not args.tiny and not torch.cuda.is_available():
+        raise SystemExit("no GPU here; --tiny rehearses on the CPU")
     folder = args.folder or roomier()
     room = shutil.disk_usage(folder).free * 0.8
     each = 2 * 5120 * (8 * 5120 + 2 * 13824)

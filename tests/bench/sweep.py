@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from gatekit import outside
 from gatekit_research.sweep.local import run_all
 from gatekit_research.sweep.setup import Setup
 from gatekit_research.sweep.store import Store
@@ -66,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=40)
     cells = parser.parse_args().cells
+    os.environ[outside.VARIABLE] = "1"  # the sweep is written elsewhere than its base
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.yaml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.main import get_command
 
-from gatekit.cli.app import build
+from gatekit.cli.app import OF_PLUGINS, build
 from gatekit.registry import registry
 
 COMPUTED = {  # their default is known only as the command runs: the text tells it
@@ -28,6 +28,12 @@ def commands():
     app = build()
     registry().manager.hook.gatekit_register_commands(app=app)
     return get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_help_names_the_commands_of_built_in_plugins(commands):
+    own = get_command(build()).commands  # type: ignore[attr-defined]
+    assert set(OF_PLUGINS) == set(commands) - set(own)
+    assert "bench" in get_command(build()).epilog
 
 
 def test_every_parameter_is_explained(commands):
