@@ -104,7 +104,7 @@ class Findings:
             found |= {"status": "left out", "why": str(why)}
             self.say(f"  left out: {why}")
         except KeyboardInterrupt:
-            found |= {"status": "interrupted"}
+            found |= {"status": "interrupted", "why": "interrupted"}
             raise
         except Exception as error:
             text = gatekit.one_line(error)
