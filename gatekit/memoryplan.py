@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from gatekit.placement import Demand, Footprint, Placement, TooLittleError, plac
 from gatekit.sizetext import as_setting, size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gatekit.family import ModelFamily
     from gatekit.plan import Plan, PlannedPhase
 
 SHARE = 0.75  # of the memory, for models that do not tell what they need to run
@@ -147,11 +151,19 @@ def parts_of(plan: Plan) -> dict[str, tuple[str, int]]:
     for section, part in plan.family.components.given().items():
         if part.file is None or not part.file.exists():
             continue
-        facts = plan.family.component_facts(part.file).get(section)
-        if facts is not None:  # told for fp32
+        state = part.file.stat()
+        stamp = state.st_ino, state.st_size, state.st_mtime_ns
+        taken = _resident(type(plan.family), part.file, stamp).get(section)
+        if taken is not None:  # told for fp32
             narrow = 2 if part.precision in ("bf16", "fp16") else 1
-            found[section] = (part.device or plan.device, facts.resident_bytes // narrow)
+            found[section] = (part.device or plan.device, taken // narrow)
     return found
+
+
+@lru_cache(maxsize=64)
+def _resident(family: type[ModelFamily], file: Path, stamp: tuple[int, int, int]) -> dict[str, int]:
+    """Bytes of each component that a file serves as; its header is read once, not every run."""
+    return {name: facts.resident_bytes for name, facts in family.component_facts(file).items()}
 
 
 def _refuse(plan: Plan, short: TooLittleError) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import gatekit
+import gatekit_tinywan
 from gatekit import GatekitError, Inputs, ScheduleError, memoryplan
 from gatekit_wan22 import GGUFVariant, WanVariant
 
@@ -185,3 +188,23 @@ def test_a_warm_run_after_a_limited_one(free, threads):
     for limit in (f"memory.vram={said}", "name=free", f"memory.vram={said}"):
         assert torch.equal(made(planned(limit), warm=warm).latent, free)
     warm.close()
+
+
+def test_a_header_is_read_once_and_again_when_its_file_changes(tmp_path, monkeypatch):
+    weights = Path(gatekit_tinywan.__file__).parent / "weights"
+    vae = tmp_path / "vae.safetensors"
+    shutil.copy(weights / "tinywan_vae_fp16.safetensors", vae)
+    plan = planned(f"vae.file={vae}")
+    family, asked = type(plan.family), []
+    facts = family.component_facts.__func__
+    monkeypatch.setattr(
+        family,
+        "component_facts",
+        classmethod(lambda cls, file: (asked.append(file), facts(cls, file))[1]),
+    )
+    first = memoryplan.parts_of(plan)
+    assert set(first) == {"text_encoder", "vae"}
+    asked.clear()
+    assert memoryplan.parts_of(plan) == first and not asked
+    os.utime(vae, ns=(0, 0))
+    assert memoryplan.parts_of(plan) == first and asked == [vae]
