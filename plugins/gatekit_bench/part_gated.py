@@ -50,6 +50,28 @@ def gate(steps: int = STEPS) -> Gate:
     return Gate(**counts)
 
 
+def arms(lab: Lab) -> dict[str, tuple[str, str, str]]:
+    """What each phase is computed with, by what it is called."""
+    coarse, fine, plain = lab.types[0], lab.types[-1], lab.label(PLAIN)
+    return {
+        f"{coarse}, {fine}, {plain}": (coarse, fine, PLAIN),
+        f"{coarse}, {fine}, {plain}, all multiplied in fp8": (FP8, FP8, FP8),
+        f"{coarse} and {fine} multiplied in fp8, {plain}": (FP8, FP8, PLAIN),
+        f"{coarse}, {fine}, {plain}, all in fp8 with its attention": (FP8_ALL, FP8_ALL, FP8_ALL),
+        f"{coarse} and {fine} in fp8 with its attention, {plain}": (FP8_ALL, FP8_ALL, PLAIN),
+    }
+
+
+def seconds_of(lab: Lab, names: tuple[str, str, str], passes: Gate) -> tuple[float, str] | None:
+    """A run's passes added up, and how they ran; None where one of them was not measured."""
+    each = (passes.commit, passes.structure, passes.polish)
+    for how in ("compiled", "eager"):
+        found = [lab.seconds.get((name, max(lab.tokens), how)) for name in names]
+        if None not in found:
+            return lab.factor * sum(n * (s or 0.0) for n, s in zip(each, found, strict=True)), how
+    return None
+
+
 def gated(lab: Lab) -> None:
     """Sums of passes: in the plain arithmetic, and in fp8."""
     passes, tokens = gate(), max(lab.tokens)
@@ -60,26 +82,15 @@ def gated(lab: Lab) -> None:
     note = f"sum of measured passes, without loading{', ' + lab.note if lab.note else ''}"
     said = f"{STEPS} steps with guidance, {passes.total} passes"
     lab.findings.add(Row(f"{said}, {lab.label(PEER)}, two experts", total, "s", note=note))
-    coarse, fine, plain = lab.types[0], lab.types[-1], lab.label(PLAIN)
     splits = f"{passes.commit} + {passes.structure} + {passes.polish}"
-    for title, names in {
-        f"{coarse}, {fine}, {plain}": (coarse, fine, PLAIN),
-        f"{coarse}, {fine}, {plain}, all multiplied in fp8": (FP8, FP8, FP8),
-        f"{coarse} and {fine} multiplied in fp8, {plain}": (FP8, FP8, PLAIN),
-        f"{coarse}, {fine}, {plain}, all in fp8 with its attention": (FP8_ALL,) * 3,
-        f"{coarse} and {fine} in fp8 with its attention, {plain}": (FP8_ALL, FP8_ALL, PLAIN),
-    }.items():
-        for how in ("compiled", "eager"):
-            found = [lab.seconds.get((name, tokens, how)) for name in names]
-            if None in found:
-                continue
-            each = (passes.commit, passes.structure, passes.polish)
-            ours = lab.factor * sum(n * (s or 0.0) for n, s in zip(each, found, strict=True))
-            lab.findings.add(
-                Row(
-                    f"{said} ({splits}), {title}, {how}", ours, "s",
-                    over=lab.label(PEER), ratio=ours / total,
-                    aim=AIM if lab.cuda else None, note=note,
-                )
-            )  # fmt: skip
-            break
+    for title, names in arms(lab).items():
+        if (found := seconds_of(lab, names, passes)) is None:
+            continue
+        ours, how = found
+        lab.findings.add(
+            Row(
+                f"{said} ({splits}), {title}, {how}", ours, "s",
+                over=lab.label(PEER), ratio=ours / total,
+                aim=AIM if lab.cuda else None, note=note,
+            )
+        )  # fmt: skip

@@ -11,8 +11,8 @@ from typing import Any
 import gatekit
 from gatekit_bench.files import Random, write_gguf, write_safetensors
 from gatekit_bench.findings import LeftOut, Row
-from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
-from gatekit_bench.part_gated import STEPS, gate
+from gatekit_bench.lab import PEER, PLAIN, Lab
+from gatekit_bench.part_gated import STEPS, arms, gate, seconds_of
 from gatekit_bench.peer import diffusers_config
 from gatekit_wan22.sizes import expected_shapes
 
@@ -92,30 +92,19 @@ def our_load(lab: Lab, spec: dict[str, Any]) -> Callable[[], Any]:
 
 def with_loading(lab: Lab, theirs: float, ours: float) -> None:
     """A gated run and diffusers' with two experts, as sums of measured passes and loads."""
-    passes, tokens = gate(), max(lab.tokens)
-    peer = lab.seconds.get((PEER, tokens, "eager"))
+    passes = gate()
+    peer = lab.seconds.get((PEER, max(lab.tokens), "eager"))
     if peer is None or lab.factor != 1.0:
+        lab.findings.say("  no run with its loads: passes of whole models were not measured")
         return
     total = theirs + peer * passes.total
-    coarse, fine = lab.types[0], lab.types[-1]
-    for names, said in {
-        (coarse, fine, PLAIN): f"{coarse}, {fine}, {lab.label(PLAIN)}",
-        (FP8, FP8, PLAIN): f"{coarse} and {fine} multiplied in fp8, {lab.label(PLAIN)}",
-        (FP8, FP8, FP8): "all multiplied in fp8",
-        (FP8_ALL, FP8_ALL, PLAIN): f"fp8 with its attention twice, {lab.label(PLAIN)}",
-        (FP8_ALL, FP8_ALL, FP8_ALL): "all in fp8 with its attention",
-    }.items():
-        found = [
-            lab.seconds.get((n, tokens, "compiled"), lab.seconds.get((n, tokens, "eager")))
-            for n in names
-        ]
-        if None in found:
+    for title, names in arms(lab).items():
+        if (found := seconds_of(lab, names, passes)) is None:
             continue
-        each = (passes.commit, passes.structure, passes.polish)
-        run = ours + sum(n * (s or 0.0) for n, s in zip(each, found, strict=True))
+        run = ours + found[0]
         lab.findings.add(
             Row(
-                f"{STEPS} steps with guidance, loading included, {said}", run, "s",
+                f"{STEPS} steps with guidance, loading included, {title}", run, "s",
                 over=lab.label(PEER), ratio=run / total, aim=AIM if lab.cuda else None,
                 note="sum of measured passes and of all loads one after another",
             )

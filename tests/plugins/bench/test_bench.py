@@ -197,6 +197,12 @@ def test_a_run_with_loading_is_its_passes_and_its_loads(told):
     assert whole == pytest.approx(run + sum(took[1:]))
 
 
+def test_loads_alone_say_that_there_is_no_run_to_add_them_to(capsys):
+    assert call([*SMALL, "--part", "loading"]) == 0
+    out = capsys.readouterr().out
+    assert "no run with its loads" in out and "loading included" not in out
+
+
 def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
     findings = Findings({}, until=0.0)
     sizes, given = SIZES["tinywan"], (tmp_path, [64, 16], ["Q2_K", "fp8"], findings, Clock("cuda"))
