@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatekit import __version__, cache_folder, file_identity
+from gatekit import __version__, cache_folder, file_identity, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("gatekit.wan22")
 LIMIT = 1 << 30  # bytes; about 130 prompts of 512 tokens, or 1,700 of 40
 DECIDING = ("torch", "tokenizers", "gguf")  # packages that may round or split differently
 
@@ -78,7 +80,8 @@ class EmbeddingsCache:
             if not right or metadata.get("sha256") != _digest(embedding):
                 raise ValueError("not what was written")
             os.utime(path)  # it was used now
-        except Exception:  # whatever is wrong with it, it can be computed again
+        except Exception as error:  # whatever is wrong with it, it can be computed again
+            log.warning("%s is of no use (%s): the prompt is encoded again", path, one_line(error))
             with contextlib.suppress(OSError):
                 path.unlink()
             return None

@@ -122,13 +122,14 @@ def damage_data(content):
     [lambda c: c[:-100], lambda c: b"", lambda c: b"x" * len(c), damage_data, lambda c: c + b"x"],
     ids=["truncated", "empty", "noise", "one bit", "longer"],
 )
-def test_broken_entries_are_encoded_again(damage, umt5, opened):
+def test_broken_entries_are_told_and_encoded_again(damage, umt5, opened, caplog):
     first = embed(umt5)
     for entry in umt5.cache.iterdir():
         entry.write_bytes(damage(entry.read_bytes()))
     opened.files = 0
     assert torch.equal(embed(umt5), first)
     assert opened.files > 0
+    assert "is of no use" in caplog.text and "encoded again" in caplog.text
     opened.files = 0
     assert torch.equal(embed(umt5), first)
     assert opened.files == 0
