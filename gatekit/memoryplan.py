@@ -15,6 +15,7 @@ from gatekit.device import kind_of
 from gatekit.errors import ScheduleError
 from gatekit.placement import Demand, Footprint, Placement, TooLittleError, place
 from gatekit.sizetext import as_setting, size
+from gatekit.unchanged import Stamp, stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,11 +150,9 @@ def parts_of(plan: Plan) -> dict[str, tuple[str, int]]:
     """Section (``text_encoder``, ``vae``) -> the device it runs on, bytes it takes there."""
     found: dict[str, tuple[str, int]] = {}
     for section, part in plan.family.components.given().items():
-        if part.file is None or not part.file.exists():
+        if part.file is None or (now := stamp(part.file)) is None:
             continue
-        state = part.file.stat()
-        stamp = state.st_ino, state.st_size, state.st_mtime_ns
-        taken = _resident(type(plan.family), part.file, stamp).get(section)
+        taken = _resident(type(plan.family), part.file, now).get(section)
         if taken is not None:  # told for fp32
             narrow = 2 if part.precision in ("bf16", "fp16") else 1
             found[section] = (part.device or plan.device, taken // narrow)
@@ -161,7 +160,7 @@ def parts_of(plan: Plan) -> dict[str, tuple[str, int]]:
 
 
 @lru_cache(maxsize=64)
-def _resident(family: type[ModelFamily], file: Path, stamp: tuple[int, int, int]) -> dict[str, int]:
+def _resident(family: type[ModelFamily], file: Path, now: Stamp) -> dict[str, int]:
     """Bytes of each component that a file serves as; its header is read once, not every run."""
     return {name: facts.resident_bytes for name, facts in family.component_facts(file).items()}
 

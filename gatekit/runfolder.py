@@ -202,7 +202,7 @@ class RunFolder:
             self._writer.close()
             facts["checkpoints"] = dict(self._writer.facts)
         self.content |= {"status": "done", "nfe": nfe, "steps": steps, **facts}
-        self._write(f"free space there; the result and {self.path / LATENT} are kept")
+        self._write(f"free space there; what was made is kept, the latent as {self.path / LATENT}")
         with contextlib.suppress(OSError):
             self.checkpoint_file.unlink(missing_ok=True)
 

@@ -174,6 +174,20 @@ def test_a_disk_that_is_full_for_a_while_costs_only_checkpoints(tmp_path, monkey
     assert read_checkpoint(tmp_path / "c").step == 2
 
 
+def test_a_disk_that_is_full_at_the_last_record_costs_nothing_else(project, tmp_path, monkeypatch):
+    real, folder = runfolder.write_atomic, tmp_path / "r"
+
+    def write(path, data, remedy=None):
+        if b'"status": "done"' in data:
+            raise OutputError("cannot write: No space left on device", remedy=remedy)
+        return real(path, data, remedy)
+
+    monkeypatch.setattr(runfolder, "write_atomic", write)
+    with pytest.raises(OutputError, match=r"what was made is kept, the latent as .*latent"):
+        gatekit.run(plan_of(project), Inputs(prompt="x"), run_dir=folder)
+    assert (folder / "latent.safetensors").is_file()
+
+
 def test_a_run_goes_on_where_no_checkpoint_can_be_written(project, tmp_path, monkeypatch, caplog):
     def full(path, data, remedy):
         raise OutputError("cannot write: No space left on device", remedy=remedy)
