@@ -169,14 +169,14 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
-        ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
+        ("low_seconds", float), ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
         ("vae_rate", float), ("rounded_share", float), ("image_share", float),
         ("text_dropout", float), ("hard_share", float), ("seen_share", float),
         ("decay_from", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
     args = parser.parse_args(arguments)
-    for name in ("vae_seconds", "base_seconds", "expert_seconds"):
+    for name in ("vae_seconds", "base_seconds", "expert_seconds", "low_seconds"):
         if (given := getattr(args, name)) is not None and not given > 0:
             parser.error(f"--{name.replace('_', '-')}: above 0; --stages says what is trained")
     return args

@@ -42,13 +42,14 @@ class Config:
     too. So two GPUs do the same work in half of the time. A stage has a fixed time rather than a
     fixed number of steps: it always ends, with its learning rate decayed, and the log says how
     many steps that was. Each expert has ``expert_seconds`` of one GPU, or of half of the GPUs with
-    ``batch`` clips on each.
+    ``batch`` clips on each; the low one ``low_seconds``, where given.
     """
 
     seed: int = 0
     vae_seconds: float = 460.0
     base_seconds: float = 1000.0
     expert_seconds: float = 120.0
+    low_seconds: float | None = None
     clips: int = 65_536
     # (from this share of the time, frames, side, batch)
     vae_stages: tuple[tuple[float, int, int, int], ...] = (
@@ -79,6 +80,12 @@ class Config:
             vae_stages=tuple((*s[:3], max(1, s[3] // processes)) for s in self.vae_stages),
             batch=max(2, self.batch // processes),
         )
+
+    def seconds_of(self, expert: str) -> float:
+        """The time of one expert."""
+        if expert == "low" and self.low_seconds is not None:
+            return self.low_seconds
+        return self.expert_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that decides the result, for the log."""

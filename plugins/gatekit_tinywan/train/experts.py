@@ -47,7 +47,7 @@ def train_experts(
     for name, noise in ranges(config).items():
         model.load_state_dict(states[name])
         train_denoiser(
-            model, data, noise, config.expert_seconds, config.expert_rate, config, device, log,
+            model, data, noise, config.seconds_of(name), config.expert_rate, config, device, log,
             name=name, with_text=False, together=size > 2, group=group,
             rounded=config.rounded_share,
         )  # fmt: skip

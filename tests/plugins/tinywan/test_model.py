@@ -213,6 +213,14 @@ def test_two_processes_do_the_work_of_one_in_half_of_the_time():
     assert half.expert_seconds == whole.expert_seconds  # each process trains one expert
 
 
+def test_the_low_expert_may_have_more_time():
+    from gatekit_tinywan.train.config import Config
+
+    assert [Config().seconds_of(e) for e in ("high", "low")] == [Config().expert_seconds] * 2
+    given = Config(expert_seconds=500, low_seconds=850)
+    assert [given.seconds_of(e) for e in ("high", "low")] == [500, 850]
+
+
 @pytest.mark.parametrize(
     ("file", "section", "model"),
     [
