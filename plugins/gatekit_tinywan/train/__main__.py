@@ -169,8 +169,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
-        ("low_seconds", float), ("clips", int), ("batch", int), ("base_rate", float), ("expert_rate", float),
-        ("vae_rate", float), ("rounded_share", float), ("image_share", float),
+        ("low_seconds", float), ("clips", int), ("batch", int), ("base_rate", float),
+        ("expert_rate", float), ("vae_rate", float), ("rounded_share", float), ("image_share", float),
         ("text_dropout", float), ("hard_share", float), ("seen_share", float),
         ("decay_from", float), ("seed", int),
     ):  # fmt: skip
