@@ -170,9 +170,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, kind in (
         ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
         ("low_seconds", float), ("clips", int), ("batch", int), ("base_rate", float),
-        ("expert_rate", float), ("vae_rate", float), ("rounded_share", float), ("image_share", float),
-        ("text_dropout", float), ("hard_share", float), ("seen_share", float),
-        ("decay_from", float), ("seed", int),
+        ("expert_rate", float), ("vae_rate", float), ("rounded_share", float),
+        ("image_share", float), ("text_dropout", float), ("hard_share", float),
+        ("seen_share", float), ("decay_from", float), ("seed", int),
     ):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
     args = parser.parse_args(arguments)
