@@ -109,7 +109,7 @@ class Close(HistoryPolicy):
 class AutoParams(HistoryParams):
     """Parameters of ``auto``."""
 
-    threshold: float = Field(4.0, gt=0, description="largest jump that is still carried")
+    threshold: float = Field(16.0, gt=0, description="largest jump that is still carried")
 
 
 class Auto(HistoryPolicy):
@@ -118,9 +118,10 @@ class Auto(HistoryPolicy):
     rho = |D_new - D_pred| / |D_pred - D_prev|: D_pred is the old history extrapolated to the
     boundary (linearly in sigma), D_prev its newest evaluation. rho <= threshold carries. Decided
     once for the batch, from the first evaluation of the new model, which the step then reuses.
-    Fewer than two past evaluations: reset. On the small model the median of rho at the switch is
-    about a fifth of the number of steps: the threshold 4 carries under 20 of them, half of the
-    captions at 20, where carrying all errs less (docs/history.md).
+    Fewer than two past evaluations: reset. rho grows with the number of steps, as D_pred - D_prev
+    shrinks and the jump does not: on the small model its median is a fifth of that number, and
+    carrying errs no more than resetting up to 40 steps. So the default leaves resetting to jumps
+    that are far larger than those of two experts of one model (docs/history.md).
     """
 
     name = "auto"

@@ -111,8 +111,8 @@ def test_auto_measures_the_jump_against_the_last_move():
         FunctionPhase(denoise(0.75), "euler", grid[2:], field="b", history="auto"),
     ]
     assert trace_phases(phases, X)[2].note == "auto: carry, rho 0.75"
-    phases[1] = replace(phases[1], denoise=denoise(4.25))
-    assert trace_phases(phases, X)[2].note == "auto: reset, rho 4.25"
+    phases[1] = replace(phases[1], denoise=denoise(16.5))
+    assert trace_phases(phases, X)[2].note == "auto: reset, rho 16.5"
 
 
 @pytest.mark.parametrize(

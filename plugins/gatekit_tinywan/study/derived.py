@@ -13,7 +13,7 @@ from statistics import fmean
 
 from gatekit_tinywan.study.store import Row
 
-AUTO = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+AUTO = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SETTLE = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 Choice = dict[int, Row]
 

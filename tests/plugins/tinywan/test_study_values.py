@@ -61,7 +61,7 @@ def test_tables_have_what_is_stored_and_no_head_without_a_line(tmp_path):
     about = dict.fromkeys(("weights", "split", "device", "compute", "torch"), "x")
     store = Store(tmp_path, about)
     cells = {c.row: c for c in SETS["history"]() if c.evaluations == 8}
-    row = {"i": 0, "fp16": 0.25, "nfe": 8, "seconds": 1.0, "rho": [0.5]}
+    row = {"i": 0, "fp16": 0.25, "nfe": 8, "seconds": 1.0, "rho": [1.5]}
     for policy in ("close", "carry"):
         store.append(cells[f"unipc, {policy}"], [row])
     text = "\n".join(Report(store, {}, [8]).lines(["history", "table"]))
@@ -70,7 +70,7 @@ def test_tables_have_what_is_stored_and_no_head_without_a_line(tmp_path):
     store.append(cells["unipc, reset"], [{**row, "fp16": 0.75}])
     lines = list(Report(store, {}, [8]).lines(["history"]))
     (line,) = (line for line in lines if line.startswith("| unipc | 8 |"))
-    assert "0.00: 0.7500 / 0.7500 | 1.00: 0.2500 / 0.2500" in line  # rho 0.5: above 0.25, at 0.5
+    assert "0.00: 0.7500 / 0.7500 | 1.00: 0.2500 / 0.2500" in line  # rho 1.5
 
 
 def test_settle_takes_the_first_step_that_has_settled():
