@@ -15,9 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from gatekit import ScheduleError
 
-from . import attention_fp8
+from . import attention_flash4, attention_fp8, attention_own
 
 AUTO = "auto"
 HALF = ("bf16", "fp16", "fp8")  # computes whose attention sees 16 bits
@@ -29,7 +31,7 @@ class Backend:
     """One attention implementation.
 
     Attributes:
-        dispatch: diffusers' name of it, or that of ``attention_fp8``.
+        dispatch: diffusers' name of it, or one of ``attention_own.OWN``.
         about: What it is, for people.
         cuda: Whether it needs an NVIDIA or AMD GPU.
         half: Whether it takes only 16-bit numbers.
@@ -63,6 +65,10 @@ BACKENDS = {
     "flash3": Backend(
         "_flash_3", "flash 3, built from source", module="flash_attn_3", capability=(9, 0),
         repeats=False,
+    ),
+    attention_flash4.NAME: Backend(
+        attention_flash4.NAME, "flash 4", module="flash_attn.cute",
+        package=("flash-attn-4", "4.0.0b36"), capability=(9, 0), repeats=False,
     ),
     "sage": Backend(
         "sage", "8-bit products", module="sageattention", package=("sageattention", "2.1.1"),
@@ -130,13 +136,12 @@ def lacking(
 
 
 def _installed(backend: Backend) -> bool:
-    if find_spec(backend.module) is None:
-        return False
     if backend.package is None:
-        return True
-    try:
-        return numbers(version(backend.package[0])) >= numbers(backend.package[1])
-    except PackageNotFoundError:
+        return find_spec(backend.module) is not None
+    name, least = backend.package
+    try:  # the package first: to look into ``a.b`` imports ``a``
+        return Version(version(name)) >= Version(least) and find_spec(backend.module) is not None
+    except (PackageNotFoundError, InvalidVersion):
         return False
 
 
@@ -179,8 +184,8 @@ def use_backend(model: Any, name: str) -> None:
     """Let every attention layer of a diffusers model use a backend; free to call again."""
     from diffusers.models.attention_dispatch import AttentionBackendName
 
-    if name == attention_fp8.NAME:
-        attention_fp8.dispatched()
+    if name in attention_own.OWN:
+        attention_own.dispatched()
         backend = name
     else:
         backend = AttentionBackendName(BACKENDS[name or "native"].dispatch)

@@ -37,7 +37,7 @@ MOST_ADDED = 0.001  # of the keys
 WIDTHS = (64, 128)  # of a head, that cuDNN has kernels for
 
 
-def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of all queries to all keys.
 
     Args:
@@ -61,10 +61,10 @@ def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key, value = (torch.nn.functional.pad(t, zeros) for t in (key, value))
     k, k_scale = quantised(key)
     v, v_scale = quantised(value)
-    if not torch.compiler.is_compiling():  # a compiler cannot register it; ``dispatched`` has
+    if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
         operator()
-    attend: Any = torch.ops.gatekit.attention_fp8
-    out = attend(q, k, v, q_scale, k_scale)
+    kernel: Any = torch.ops.gatekit.attention_fp8
+    out = kernel(q, k, v, q_scale, k_scale)
     return (out.to(torch.float32) * v_scale).to(query.dtype)
 
 
@@ -90,23 +90,6 @@ def reference(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor)
 
 
 @cache
-def dispatched() -> None:
-    """Let diffusers' blocks of Wan find the backend by its name, which its own list cannot take."""
-    from diffusers.models.transformers import transformer_wan
-
-    operator()
-    module: Any = transformer_wan
-    inner = module.dispatch_attention_fn
-
-    def dispatch(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        if options.get("backend") == NAME:
-            return attention_fp8(query, key, value)
-        return inner(query, key, value, **options)
-
-    module.dispatch_attention_fn = dispatch
-
-
-@cache
 def operator() -> Any:
     """``gatekit::attention_fp8``, registered when first asked for: compilers keep it whole."""
     import torch
@@ -116,16 +99,16 @@ def operator() -> Any:
         mutates_args=(),
         schema="(Tensor q, Tensor k, Tensor v, Tensor q_scale, Tensor k_scale) -> Tensor",
     )
-    def attend(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
+    def kernel(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
         if not q.is_cuda:
             return reference(q, k, v, q_scale, k_scale)
         return by_cudnn(q, k, v, q_scale, k_scale)
 
-    @attend.register_fake
+    @kernel.register_fake
     def _(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
         return torch.empty_like(q, memory_format=torch.contiguous_format)
 
-    return attend
+    return kernel
 
 
 def by_cudnn(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:

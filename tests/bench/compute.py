@@ -41,11 +41,12 @@ from wan_block import (
 )
 
 from gatekit import compute_capability
-from gatekit_wan22 import attention, attention_fp8, compiling
+from gatekit_wan22 import attention, attention_flash4, attention_fp8, attention_own, compiling
 from gatekit_wan22.fp8 import new_fp8_linear, quantised
 
 ROWS = 512  # of x, of which errors are taken
 FP8_TOO = "fp8, attention too"
+FLASH = "bf16, flash4"
 Row = dict[str, Any]
 
 
@@ -157,8 +158,8 @@ def attentions(bench: Bench) -> Iterator[Row]:
             row: Row = {"queries": tokens, "keys": keys, "backend": name}
 
             def work(name: str = name) -> Tensor:
-                if name == attention_fp8.NAME:
-                    return attention_fp8.attention_fp8(q, k, v)  # noqa: B023
+                if own := attention_own.OWN.get(name):
+                    return own.attend(q, k, v)  # noqa: B023
                 called = AttentionBackendName(attention.BACKENDS[name].dispatch)
                 return dispatch_attention_fn(q, k, v, backend=called)  # noqa: B023
 
@@ -187,6 +188,9 @@ def blocks(bench: Bench) -> Iterator[Row]:
     if attention.lacking(attention_fp8.NAME, *here) is None:
         names.append(FP8_TOO)
         models[FP8_TOO], wholes[FP8_TOO] = models["fp8"], plain
+    if attention.lacking(attention_flash4.NAME, bench.device, "bf16", bench.capability) is None:
+        names.insert(1, FLASH)
+        models[FLASH], wholes[FLASH] = plain, plain
     errors = block_errors(bench, models, wholes)
     for grid, tokens in zip(bench.size.grids, bench.tokens, strict=True):
         given = inputs(bench.size, grid, bf16, bench.device)
@@ -216,7 +220,8 @@ def blocks(bench: Bench) -> Iterator[Row]:
 
 def backend_of(bench: Bench, name: str) -> str:
     """The attention that a block is measured with."""
-    return attention_fp8.NAME if name == FP8_TOO else bench.backend
+    named = {FP8_TOO: attention_fp8.NAME, FLASH: attention_flash4.NAME}
+    return named.get(name, bench.backend)
 
 
 def block_errors(bench: Bench, models: Any, wholes: Any) -> dict[str, float]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gatekit import Execution, ScheduleError
-from gatekit_wan22 import WanConditioning, attention, attention_fp8
+from gatekit_wan22 import WanConditioning, attention, attention_own
 from gatekit_wan22.attention import BACKENDS, choose, usable
 
 H100, A100 = (9, 0), (8, 0)
@@ -60,16 +60,20 @@ def test_what_is_missing_is_said_with_a_remedy(name, device, compute, capability
 
 def test_an_installed_package_is_usable_if_new_enough(monkeypatch):
     monkeypatch.setattr(attention, "find_spec", lambda name: object())
-    for found, there in (("2.1.0", False), ("2.1.1", True), ("2.2.0+cu128", True)):
+    for found, there in (("2.1.0", False), ("2.1.1", True), ("2.2.0+cu128", True), ("?", False)):
         monkeypatch.setattr(attention, "version", lambda name, v=found: v)
         assert ("sage" in usable("cuda", "bf16", H100)) is there
+    for found, there in (("4.0.0b35", False), ("4.0.0b36", True), ("4.0.0", True)):
+        monkeypatch.setattr(attention, "version", lambda name, v=found: v)
+        assert ("flash4" in usable("cuda", "bf16", H100)) is there
+    monkeypatch.setattr(attention, "version", lambda name: "2.1.1")
     assert choose("sage", "cuda", "bf16", H100) == "sage"
 
 
 def test_names_are_those_of_diffusers():
     from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-    for backend in (b for n, b in BACKENDS.items() if n != attention_fp8.NAME):
+    for backend in (b for n, b in BACKENDS.items() if n not in attention_own.OWN):
         name = AttentionBackendName(backend.dispatch)
         assert name in _AttentionBackendRegistry._backends
 

@@ -1,0 +1,70 @@
+"""FlashAttention 4 (package ``flash-attn-4``): kernels of its own for Hopper and Blackwell.
+
+Zadouri et al., "FlashAttention-4: Algorithm and Kernel Pipelining Co-Design for Asymmetric Hardware
+Scaling". Exact attention, sums in float32. Its first call of a kind compiles a kernel; the package
+can keep it on disk.
+"""
+
+# pyright: basic, reportMissingImports=false
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "flash4"
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of all queries to all keys.
+
+    Args:
+        query: ``[B, S, H, D]`` in bf16 or fp16.
+        key: ``[B, K, H, D]``.
+        value: ``[B, K, H, D]``.
+
+    Returns:
+        ``[B, S, H, D]``, of the query's type.
+    """
+    import torch
+
+    if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
+        operator()
+    kernel: Any = torch.ops.gatekit.attention_flash4
+    return kernel(query, key, value)
+
+
+@cache
+def operator() -> Any:
+    """``gatekit::attention_flash4``, registered when first asked for: compilers keep it whole."""
+    import torch
+
+    @torch.library.custom_op(
+        "gatekit::attention_flash4",
+        mutates_args=(),
+        schema="(Tensor q, Tensor k, Tensor v) -> Tensor",
+    )
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not q.is_cuda:
+            heads = (t.transpose(1, 2) for t in (q, k, v))
+            out = torch.nn.functional.scaled_dot_product_attention(*heads)
+            return out.transpose(1, 2).contiguous()
+        return by_package(q, k, v)
+
+    @kernel.register_fake
+    def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+    return kernel
+
+
+def by_package(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The package's kernel, on the GPU where the tensors are."""
+    import torch
+    from flash_attn.cute import flash_attn_func
+
+    with torch.cuda.device(q.device):  # it launches on the current one
+        out = flash_attn_func(*(t.contiguous() for t in (q, k, v)))
+    return (out[0] if isinstance(out, tuple) else out).contiguous()  # with sums, in some versions
