@@ -48,8 +48,8 @@ def operator() -> Any:
     )
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not q.is_cuda:
-            heads = (t.transpose(1, 2) for t in (q, k, v))
-            out = torch.nn.functional.scaled_dot_product_attention(*heads)
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
             return out.transpose(1, 2).contiguous()
         return by_package(q, k, v)
 
