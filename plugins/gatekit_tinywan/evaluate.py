@@ -83,7 +83,9 @@ def compare(verdict: Verdict, videos: Tensor, first: Verdict, reference: Tensor)
         **{k: round(v, 4) for k, v in verdict.rates().items()},
         "standard_error": round(float((right.mean() * (1 - right.mean()) / n).sqrt()), 4),
         "difference": round(float(difference.mean()), 4),
-        "difference_standard_error": round(float(difference.std() / math.sqrt(n)), 4),
+        "difference_standard_error": (
+            round(float(difference.std() / math.sqrt(n)), 4) if n > 1 else None
+        ),
         "psnr_median": round(float(psnr.median()), 2) if bool((error > 0).any()) else None,
     }
 

@@ -198,6 +198,8 @@ def test_comparison_of_a_schedule_with_itself():
     assert figures["psnr_median"] is None
     darker = compare(verdict, videos // 2, verdict, videos)
     assert 5 < darker["psnr_median"] < 25
+    one = judge(video[:1], scenes[:1])
+    assert compare(one, videos[:1], one, videos[:1])["difference_standard_error"] is None
 
 
 def test_two_processes_do_the_work_of_one_in_half_of_the_time():
