@@ -42,6 +42,7 @@ class Lab:
         variants: GGUF types, in order, and ``fp8``.
         rates: Measured: ``copy``, ``matmul``, ``fp8``, ``host``; bytes or operations a second.
         seconds: Measured forwards by (name, tokens, how).
+        loads: Measured seconds of loading a model, by name.
     """
 
     whole: TransformerSizes
@@ -57,6 +58,7 @@ class Lab:
     seconds: dict[tuple[str, int, str], float] = field(
         default_factory=dict[tuple[str, int, str], float]
     )
+    loads: dict[str, float] = field(default_factory=dict[str, float])
     _open: dict[str, Any] = field(default_factory=dict[str, Any])
     _peer: Any = None
 

@@ -31,6 +31,7 @@ def loading(lab: Lab) -> None:
     lab.close()
     fill = Random(lab.device)
     theirs = least(lab, f"diffusers {lab.compute}, an expert", diffusers_load(lab, fill), size)
+    lab.loads[PEER] = theirs
     shutil.rmtree(lab.folder / "peer")
     coarse, fine = lab.types[0], lab.types[-1]
     ours: dict[str, float] = {}

@@ -173,6 +173,7 @@ def parts_of(lab: Lab) -> list[Part]:
     from gatekit_bench.part_loading import loading
     from gatekit_bench.part_memory import memory
     from gatekit_bench.part_rates import rates
+    from gatekit_bench.part_run import run
 
     def passes(count: int, names: Sequence[str], needs: float, compiled: bool = False) -> Part:
         work = partial(forwards, tokens=count, names=names, compiled=compiled)
@@ -194,6 +195,7 @@ def parts_of(lab: Lab) -> list[Part]:
         parts.append(Part("again compiled", 30, partial(again, tokens=most)))
     parts.append(Part("loading", 60, loading))
     parts.append(Part("memory", 60, memory))
+    parts.append(Part("run", 150, run))
     if lab.cuda:
         parts += [passes(count, coarse, 40, compiled=True) for count in fewer]
     return parts

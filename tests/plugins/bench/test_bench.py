@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from gatekit.cli import call
-from gatekit_bench import part_dequantise, part_gated
+from gatekit_bench import part_dequantise, part_gated, part_run
 from gatekit_bench.clock import Clock
 from gatekit_bench.findings import Findings, LeftOut, Row
-from gatekit_bench.lab import Lab
+from gatekit_bench.lab import FP8, FP8_ALL, PLAIN, Lab
 from gatekit_bench.session import parts_of
 from gatekit_bench.sizes import SIZES, matrices
 
 SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
 SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
-PARTS = ["rates", "dequantise", "forward 64", "gated", "forward 16", "loading", "memory"]
+PARTS = ["rates", "dequantise", "forward 64", "gated", "forward 16", "loading", "memory", "run"]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,37 @@ def test_the_small_model_is_measured_at_sizes_that_a_laptop_has_time_for(tmp_pat
     assert json.loads(file.read_text())["tokens"] == [510, 252]
 
 
+def test_a_run_from_its_files_takes_its_steps_and_what_it_loads(told):
+    whole, rest = rows(told, "run").values()
+    assert "from files" in whole["note"] and 0 < rest["value"] < whole["value"]
+    peer = rows(told, "gated")["20 steps with guidance, 40 passes, diffusers fp32, two experts"]
+    (load,) = (r["value"] for w, r in rows(told, "loading").items() if w.startswith("loading diff"))
+    assert whole["ratio"] == pytest.approx(whole["value"] / (peer["value"] + 2 * load))
+
+
+def test_a_run_without_diffusers_figures_has_no_ratio(tmp_path):
+    file = tmp_path / "bench.json"
+    assert call([*SMALL, "--part", "run", "--part", "rates", "--json", str(file)]) == 0
+    whole, _ = rows(json.loads(file.read_text()), "run").values()
+    assert whole["value"] > 0 and whole["ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "attention"),
+    [(FP8_ALL, "fp8", "cudnn_fp8"), (FP8, "fp8", None), (PLAIN, "bf16", None)],
+)
+def test_phases_of_a_run_compute_as_its_name_says(name, compute, attention, tmp_path):
+    sizes = SIZES["tinywan"]
+    lab = Lab(
+        sizes, sizes, "cuda", "bf16", tmp_path, [252], ["Q2_K"], Findings({}, 0.0), Clock("cpu")
+    )
+    files = [tmp_path / n for n in ("a.gguf", "b.gguf", "c.safetensors")]
+    phases = part_run.schedule(lab, name, files).phases
+    assert [p.compute for p in phases] == [compute] * 3
+    assert {p.attention for p in phases} == {attention or phases[0].attention}
+    assert attention is None or phases[0].attention == attention
+
+
 def test_a_run_with_loading_is_its_passes_and_its_loads(told):
     loads, passes = rows(told, "loading"), rows(told, "gated")
     took = [row["value"] for what, row in loads.items() if what.startswith("loading ")]
@@ -209,5 +240,5 @@ def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
     parts = parts_of(Lab(sizes, sizes, "cuda", "bf16", *given))
     assert [part.name for part in parts] == [
         *("rates", "dequantise", "forward 64", "compiled 64", "gated", "forward 16"),
-        *("again compiled", "loading", "memory", "compiled 16"),
+        *("again compiled", "loading", "memory", "run", "compiled 16"),
     ]

@@ -1,0 +1,124 @@
+"""A gated run from its files to its end: loads, switches, compiled code from disk, every step."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import gatekit
+from gatekit_bench.files import Random, write_gguf, write_safetensors
+from gatekit_bench.findings import LeftOut, Row
+from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
+from gatekit_bench.part_forward import LIKELY, able_here
+from gatekit_bench.part_gated import GATE, SCALE, SHIFT, STEPS, SWITCH, Gate, gate, seconds_of
+from gatekit_bench.part_memory import Watch, forget_compiled
+from gatekit_bench.sizes import latent_of
+from gatekit_wan22.sizes import expected_shapes
+
+AIM = 0.5  # over diffusers with two experts, loading included
+PHASES = ("commit", "structure", "polish")
+
+
+def run(lab: Lab) -> None:
+    """Two runs: all in fp8 with its attention, where that can be, and in the plain arithmetic."""
+    fill, shapes = Random(lab.device), expected_shapes(lab.sizes)
+    room, free = 4 * sum(prod(s) for s in shapes.values()), shutil.disk_usage(lab.folder).free
+    if free < room:
+        need = f"{room / 1e9:.0f} GB are needed in {lab.folder}"
+        raise LeftOut(f"{need} and {free / 1e9:.0f} are free; name another place with --files")
+    lab.findings.need(45 if lab.cuda else 0, "writing three files")
+    lab.close()
+    files = [
+        write_gguf(lab.folder / f"run_{i}.gguf", lab.sizes, kind, fill)
+        for i, kind in enumerate((lab.types[0], lab.types[-1]))
+    ]
+    files.append(write_safetensors(lab.folder / "run.safetensors", shapes, fill))
+    able = able_here(lab, [FP8, PLAIN] if FP8 in lab.variants and lab.cuda else [PLAIN])
+    fastest = next((name for name in (FP8_ALL, FP8) if name in able), PLAIN)
+    for name in dict.fromkeys((fastest, PLAIN)):
+        lab.findings.need(likely(lab, name), f"a run in {lab.label(name)}")
+        forget_compiled()  # as a later run finds it: on disk
+        measured(lab, name, files)
+
+
+def likely(lab: Lab, name: str) -> float:
+    """Seconds that a run will take."""
+    passes = gate()
+    if (found := seconds_of(lab, (name, name, name), passes)) is not None:
+        return 1.2 * found[0] / lab.factor + 10
+    return LIKELY * passes.total * lab.bound(max(lab.tokens)) / lab.factor + 10
+
+
+def schedule(lab: Lab, name: str, files: list[Path]) -> gatekit.Schedule:
+    """The three phases of ``gate``, with guidance, on models of the bench's own sizes."""
+    frames, height, width = latent_of(max(lab.tokens))
+    how: dict[str, Any] = {
+        "sampler": "unipc", "guidance": {"use": "cfg", "scale": SCALE}, "compute": lab.compute,
+    }  # fmt: skip
+    if name != PLAIN:
+        how["compute"] = FP8
+    if name == FP8_ALL:
+        from gatekit_wan22.attention_fp8 import NAME
+
+        how["attention"] = NAME
+    until: list[dict[str, Any]] = [{"until": GATE}, {"until": SWITCH}, {}]
+    kinds: list[dict[str, Any]] = [{"use": "gguf"}, {"use": "gguf"}, {"use": "safetensors"}]
+    return gatekit.Schedule.from_dict(
+        {
+            "version": 1,
+            "name": "run",
+            "family": {
+                "use": "synthetic",
+                "channels": lab.sizes.out_channels,
+                "image_channels": lab.sizes.image_channels,
+                "text_dim": lab.sizes.text_dim,
+            },
+            "variants": {
+                phase: {**kind, "file": str(file)}
+                for phase, kind, file in zip(PHASES, kinds, files, strict=True)
+            },
+            "video": {
+                "width": 8 * width, "height": 8 * height, "frames": 4 * (frames - 1) + 1, "fps": 16,
+            },
+            "sigmas": {"use": "shifted_linear", "steps": STEPS, "shift": SHIFT},
+            "phases": [
+                {"name": phase, "variant": phase, **end, **how}
+                for phase, end in zip(PHASES, until, strict=True)
+            ],
+        }
+    )  # fmt: skip
+
+
+def measured(lab: Lab, name: str, files: list[Path]) -> None:
+    """One run by the clock, and what of it was no step."""
+    watch, began = Watch(), time.perf_counter()
+    plan = gatekit.resolve(schedule(lab, name, files), device=lab.device, require_files=True)
+    gatekit.run(plan, gatekit.Inputs(prompt="bench"), observers=[watch], decode=False)
+    took, steps = time.perf_counter() - began, sum(s for _, _, s in watch.ended)
+    passes = gate()
+    theirs = peer(lab, passes)
+    note = "from files in the page cache to the last latent"
+    how = lab.label(name)
+    lab.findings.add(
+        Row(
+            f"a run of {STEPS} steps with guidance, {passes.total} passes, {how}", took, "s",
+            over=f"{lab.label(PEER)}, two experts, loading included", ratio=took / theirs,
+            aim=AIM if lab.cuda and lab.factor == 1.0 else None,
+            note=", ".join(filter(None, (note, lab.note))),
+        )
+        if theirs
+        else Row(f"a run of {STEPS} steps with guidance, {how}", took, "s", note=note)
+    )  # fmt: skip
+    lab.findings.add(
+        Row(f"of it no steps: loads, switches, compiled code, {how}", took - steps, "s")
+    )
+
+
+def peer(lab: Lab, passes: Gate) -> float | None:
+    """Seconds of diffusers' run of as many layers: its measured passes and loads."""
+    each = lab.seconds.get((PEER, max(lab.tokens), "eager"))
+    load = lab.loads.get(PEER)
+    return None if each is None or load is None else 2 * load + each * passes.total
