@@ -142,6 +142,15 @@ def memory(lab: Lab) -> None:
     lab.close()
     forget_compiled()
     files = write_both(lab)
+    try:
+        runs(lab, files, each)
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def runs(lab: Lab, files: tuple[Path, Path], each: float) -> None:
+    """The runs on both files, of about ``each`` seconds."""
     free, result = timed(lab, files, None)
     report(lab, "unlimited", free, None, result)
     first, second = footprints(result.plan)
