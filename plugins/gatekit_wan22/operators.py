@@ -5,7 +5,8 @@ result's shape and type and calls them as they are. What runs is chosen here, by
 
 | blocks are | tokens | what runs |
 |---|---|---|
-| on a GPU, of a type with a kernel | up to ``FEW_TOKENS``, in bf16 or fp16 | the fused product |
+| on a GPU, of a type with a kernel | up to ``FEW_TOKENS``, in bf16 or fp16 | ``kernels.product`` |
+| on a Hopper, of a type with a kernel | ``fused.USED``, in bf16 or fp16 | ``kernels.fused`` |
 | on a GPU, of a type with a kernel | more | decoded into the shared buffer, then torch's product |
 | elsewhere, or of another type, or fp8 | any | the same, decoded by torch's operations |
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .kernels.kinds import Kind
+
 FEW_TOKENS = 1  # up to here W is multiplied as it is read: at 64, decoding first was faster (H100)
 
 
@@ -41,14 +44,32 @@ def linear(
     columns = x.shape[-1]
     if scale is None and x.dtype in (torch.bfloat16, torch.float16):
         kind = kernel_kind(type_name, stored.device)
-        if kind is not None and x.numel() // columns <= FEW_TOKENS:
-            from .kernels.product import product
-
-            y = product(x.reshape(-1, columns), stored, kind, rows, bias)
+        y = (
+            None
+            if kind is None
+            else fused_product(x.reshape(-1, columns), stored, kind, rows, bias)
+        )
+        if y is not None:
             return y.view(*x.shape[:-1], rows)
     held = scratch(rows * columns, x.dtype, stored.device)
     weight = dequantise(stored, type_name, x.dtype, scale, out=held)
     return torch.nn.functional.linear(x, weight.view(rows, columns), bias)
+
+
+def fused_product(
+    x: Tensor, stored: Tensor, kind: Kind, rows: int, bias: Tensor | None
+) -> Tensor | None:
+    """Y ``[tokens, rows]`` with W decoded as it is multiplied; None where that is slower."""
+    columns = x.shape[-1]
+    tokens = x.numel() // columns
+    if tokens <= FEW_TOKENS:
+        from .kernels.product import product
+
+        return product(x.reshape(-1, columns), stored, kind, rows, bias)
+    from .kernels.fused import fused, tile_of
+
+    tile = tile_of(tokens, columns, kind, stored.device)
+    return tile and fused(x.reshape(-1, columns), stored, kind, rows, bias, tile)
 
 
 @cache

@@ -41,21 +41,22 @@ def signed(byte):
 
 
 @triton.jit
-def eight_bytes(first, second):
-    """Two words of 4 bytes -> ``[units, 8]`` bytes. A lane holds its 8: no data moves."""
-    j = tl.arange(0, 8)[None, :]
+def eight_bytes(j, first, second):
+    """Two words of 4 bytes -> ``[units, 8]`` bytes. A lane holds its 8: no data moves.
+
+    ``j``, 0 to 7 as ``[1, 8]``, comes from the kernel: how it lies in registers is the kernel's.
+    """
     return byte_at(tl.where(j < 4, first[:, None], second[:, None]), j & 3)
 
 
 @triton.jit
-def scaled(scale, first, second, offset: tl.constexpr):
+def scaled(j, scale, first, second, offset: tl.constexpr):
     """Scale * (q - offset) of the 8 bytes q (below 128) of two words -> ``[units, 8]``.
 
     A byte is not shifted down: it is masked where it stands and converted there, as q, 2^8 q,
     2^16 q or 2^24 q, and the scale is divided by as much. All of it is exact, and takes two
     operations on integers a weight.
     """
-    j = tl.arange(0, 8)[None, :]
     k = j & 3
     word = tl.where(j < 4, first[:, None], second[:, None])
     mask = tl.where(k < 2, tl.where(k == 0, 0xFF, 0xFF00), tl.where(k == 2, 0xFF0000, 0x7F000000))

@@ -60,9 +60,10 @@ def expand_kernel(
     block, lane = block.to(tl.int32), lane.to(tl.int32)
     unit = LOAD(words, block, lane)
     place = index // RUN * (RUN * 8 * PLANES) + index % RUN * 8
-    places = place[:, None] + tl.arange(0, 8)[None, :]
+    j = tl.arange(0, 8)[None, :]
+    places = place[:, None] + j
     for p in tl.static_range(PLANES):
-        w = rounded(PLANE(unit, lane, p), out.dtype.element_ty)
+        w = rounded(PLANE(unit, lane, j, p), out.dtype.element_ty)
         tl.store(out + places + p * RUN * 8, w, mask=inside[:, None])
 
 

@@ -23,10 +23,10 @@ def _codebook(q):
 
 
 @triton.jit
-def plane_iq4(unit, lane, p: tl.constexpr):
+def plane_iq4(unit, lane, j, p: tl.constexpr):
     """W = d value(q)."""
     q0, q1, d = unit
-    q = eight_bytes((q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F)
+    q = eight_bytes(j, (q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F)
     return d[:, None] * (_codebook(q) - 128).to(tl.float32)
 
 

@@ -22,13 +22,13 @@ def load_q2_k(words, block, lane):
 
 
 @triton.jit
-def plane_q2_k(unit, lane, p: tl.constexpr):
+def plane_q2_k(unit, lane, j, p: tl.constexpr):
     """W = (d scale) q - dmin min; a scale for 16 weights."""
     q0, q1, s0, s1, d, dmin = unit
     s = byte_at(s0 if p < 2 else s1, (p & 1) * 2 + ((lane & 3) >> 1))
     scale, low = d * (s & 15).to(tl.float32), dmin * (s >> 4).to(tl.float32)
     q0, q1 = (q0 >> (2 * p)) & 0x03030303, (q1 >> (2 * p)) & 0x03030303
-    return scaled(scale, q0, q1, 0) - low[:, None]
+    return scaled(j, scale, q0, q1, 0) - low[:, None]
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def load_q3_k(words, block, lane):
 
 
 @triton.jit
-def plane_q3_k(unit, lane, p: tl.constexpr):
+def plane_q3_k(unit, lane, j, p: tl.constexpr):
     """W = (d (scale - 32)) (q - 4 where the high bit is clear); a scale for 16 weights."""
     low, high, s0, s1, s2, d = unit
     half, index = lane >> 2, (p & 1) * 2 + ((lane & 3) >> 1)
@@ -49,7 +49,7 @@ def plane_q3_k(unit, lane, p: tl.constexpr):
     s |= ((byte_at(s2, index) >> (4 * half + 2 * (p >> 1))) & 3) << 4
     q0 = ((low[0] >> (2 * p)) & 0x03030303) | (((high[0] >> (4 * half + p)) & 0x01010101) << 2)
     q1 = ((low[1] >> (2 * p)) & 0x03030303) | (((high[1] >> (4 * half + p)) & 0x01010101) << 2)
-    return scaled(d * (s - 32).to(tl.float32), q0, q1, 4)
+    return scaled(j, d * (s - 32).to(tl.float32), q0, q1, 4)
 
 
 @triton.jit
@@ -72,12 +72,12 @@ def load_q4_k(words, block, lane):
 
 
 @triton.jit
-def plane_q4_k(unit, lane, p: tl.constexpr):
+def plane_q4_k(unit, lane, j, p: tl.constexpr):
     """W = (d scale) q - dmin min; a pair for 32 weights."""
     q0, q1, s, d, dmin = unit
     scale, low = _scale_and_min(s[0], s[1], s[2], (lane >> 2) * 2 + p)
     q0, q1 = (q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F
-    return scaled(d * scale, q0, q1, 0) - (dmin * low)[:, None]
+    return scaled(j, d * scale, q0, q1, 0) - (dmin * low)[:, None]
 
 
 @triton.jit
@@ -91,14 +91,14 @@ def load_q5_k(words, block, lane):
 
 
 @triton.jit
-def plane_q5_k(unit, lane, p: tl.constexpr):
+def plane_q5_k(unit, lane, j, p: tl.constexpr):
     """As Q4_K, with the fifth bit."""
     q0, q1, high, s, d, dmin = unit
     pair = (lane >> 2) * 2 + p
     scale, low = _scale_and_min(s[0], s[1], s[2], pair)
     q0 = ((q0 >> (4 * p)) & 0x0F0F0F0F) | (((high[0] >> pair) & 0x01010101) << 4)
     q1 = ((q1 >> (4 * p)) & 0x0F0F0F0F) | (((high[1] >> pair) & 0x01010101) << 4)
-    return scaled(d * scale, q0, q1, 0) - (dmin * low)[:, None]
+    return scaled(j, d * scale, q0, q1, 0) - (dmin * low)[:, None]
 
 
 @triton.jit
@@ -118,11 +118,11 @@ def load_q6_k(words, block, lane):
 
 
 @triton.jit
-def plane_q6_k(unit, lane, p: tl.constexpr):
+def plane_q6_k(unit, lane, j, p: tl.constexpr):
     """W = (d scale) (q - 32); a scale for 16 weights."""
     low, high, s0, s1, d = unit
     s = signed(byte_at(s0 if p < 2 else s1, (p & 1) * 2 + ((lane & 3) >> 1)))
     q0, q1 = low[2 * (p & 1)], low[2 * (p & 1) + 1]
     q0 = ((q0 >> (4 * (p >> 1))) & 0x0F0F0F0F) | (((high[0] >> (2 * p)) & 0x03030303) << 4)
     q1 = ((q1 >> (4 * (p >> 1))) & 0x0F0F0F0F) | (((high[1] >> (2 * p)) & 0x03030303) << 4)
-    return scaled(d * s.to(tl.float32), q0, q1, 32)
+    return scaled(j, d * s.to(tl.float32), q0, q1, 32)

@@ -13,11 +13,11 @@ Every type is cut into *units* of one shape, so that one kernel body serves all:
 - 4 (K) or 2 (legacy, IQ4) neighbouring lanes write 64 or 32 bytes without a hole: whole sectors.
 
 ``bits.py`` has what all share, ``k_types.py``, ``legacy.py`` and ``iq4.py`` the types:
-``load_*(words, block, lane)`` returns what a unit needs, ``plane_*(unit, lane, p)`` its 8 weights
-``[units, 8]`` of plane ``p``. The arithmetic and its order are those of ``../blocks.py``. Products
-are exact in float32 (11 bits of a half, at most 7 of a scale, 6 of a quant: 24), so each weight
-is rounded once, in the subtraction of its minimum, and it makes no difference whether a compiler
-contracts the product and the subtraction.
+``load_*(words, block, lane)`` returns what a unit needs, ``plane_*(unit, lane, j, p)`` its 8
+weights ``[units, 8]`` of plane ``p``, with ``j`` 0 to 7 as ``[1, 8]``. The arithmetic and its order
+are those of ``../blocks.py``. Products are exact in float32 (11 bits of a half, at most 7 of a
+scale, 6 of a quant: 24), so each weight is rounded once, in the subtraction of its minimum, and it
+makes no difference whether a compiler contracts the product and the subtraction.
 """
 
 from __future__ import annotations

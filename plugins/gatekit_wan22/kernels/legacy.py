@@ -24,10 +24,10 @@ def load_q8_0(words, block, lane):
 
 
 @triton.jit
-def plane_q8_0(unit, lane, p: tl.constexpr):
+def plane_q8_0(unit, lane, j, p: tl.constexpr):
     """W = d q."""
     q0, q1, d = unit
-    return d[:, None] * signed(eight_bytes(q0, q1)).to(tl.float32)
+    return d[:, None] * signed(eight_bytes(j, q0, q1)).to(tl.float32)
 
 
 @triton.jit
@@ -37,10 +37,10 @@ def load_q4_0(words, block, lane):
 
 
 @triton.jit
-def plane_q4_0(unit, lane, p: tl.constexpr):
+def plane_q4_0(unit, lane, j, p: tl.constexpr):
     """W = d (q - 8)."""
     q0, q1, d = unit
-    return scaled(d, (q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F, 8)
+    return scaled(j, d, (q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F, 8)
 
 
 @triton.jit
@@ -52,11 +52,11 @@ def load_q4_1(words, block, lane):
 
 
 @triton.jit
-def plane_q4_1(unit, lane, p: tl.constexpr):
+def plane_q4_1(unit, lane, j, p: tl.constexpr):
     """W = d q + m."""
     q0, q1, d, m = unit
     q0, q1 = (q0 >> (4 * p)) & 0x0F0F0F0F, (q1 >> (4 * p)) & 0x0F0F0F0F
-    return scaled(d, q0, q1, 0) + m[:, None]
+    return scaled(j, d, q0, q1, 0) + m[:, None]
 
 
 @triton.jit
@@ -84,11 +84,11 @@ def load_q5_0(words, block, lane):
 
 
 @triton.jit
-def plane_q5_0(unit, lane, p: tl.constexpr):
+def plane_q5_0(unit, lane, j, p: tl.constexpr):
     """W = d (q - 16)."""
     q0, q1, high, d = unit
     q = _with_fifth(q0, q1, high, lane, p)
-    return scaled(d, q[0], q[1], 16)
+    return scaled(j, d, q[0], q[1], 16)
 
 
 @triton.jit
@@ -100,8 +100,8 @@ def load_q5_1(words, block, lane):
 
 
 @triton.jit
-def plane_q5_1(unit, lane, p: tl.constexpr):
+def plane_q5_1(unit, lane, j, p: tl.constexpr):
     """W = d q + m."""
     q0, q1, high, d, m = unit
     q = _with_fifth(q0, q1, high, lane, p)
-    return scaled(d, q[0], q[1], 0) + m[:, None]
+    return scaled(j, d, q[0], q[1], 0) + m[:, None]

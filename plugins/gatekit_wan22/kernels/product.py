@@ -73,11 +73,12 @@ def product_kernel(
     taken = x + token[:, None] * x_stride + k[None, :]
     first = tl.program_id(2) * STEPS
     at, taken = at + first * (STEP * WORDS), taken + first * (STEP * WEIGHTS)
+    j = tl.arange(0, 8)[None, :]
     total = tl.zeros((M, N), tl.float32)
     for step in range(STEPS):
         held = LOAD(at + step * (STEP * WORDS), tl.zeros_like(lane), lane)
         for p in tl.static_range(PLANES):
-            w = rounded(PLANE(held, lane, p), x.dtype.element_ty).reshape(N, UNITS * 8)
+            w = rounded(PLANE(held, lane, j, p), x.dtype.element_ty).reshape(N, UNITS * 8)
             part = tl.load(taken + step * (STEP * WEIGHTS) + p * PLANE_RUN)
             total = tl.dot(part, tl.trans(w), total)
     inside = (m[:, None] < tokens) & (n[None, :] < rows)
