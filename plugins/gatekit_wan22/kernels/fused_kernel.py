@@ -53,7 +53,20 @@ def owner(step, total, programs):
     return ((step + 1) * programs - 1) // total
 
 
-@gluon.jit(do_not_specialize=["tokens", "rows", "blocks", "steps"])
+@gluon.constexpr_function
+def by_pair(rows, tokens):
+    """Of y ``[tokens, rows]``: how sums lie in registers, two rows of a token side by side.
+
+    A thread of tensor cores has rows r and r + 8 of 16 and tokens 2 q and 2 q + 1 of each 8. Rows
+    of W are put so that these are y's rows 2 r and 2 r + 1: a warp then writes whole sectors.
+    """
+    more = [[8 << i, 0] for i in range((tokens // 8).bit_length() - 1)]
+    warps = [[0, 16 << i] for i in range((rows // 16).bit_length() - 1)]
+    lanes = [[2, 0], [4, 0], [0, 2], [0, 4], [0, 8]]
+    return gl.DistributedLinearLayout([[0, 1], [1, 0], *more], lanes, warps, [], [tokens, rows])
+
+
+@gluon.jit(do_not_specialize=["tokens", "blocks", "steps"])
 def fused_kernel(
     x,
     words,
@@ -96,12 +109,15 @@ def fused_kernel(
 
     unit = gl.arange(0, ROWS * UNITS, layout=gl.SliceLayout(1, by_unit))
     in_tile, unit = unit // UNITS, unit % UNITS
+    in_tile = in_tile // 16 * 16 + in_tile % 8 * 2 + in_tile // 8 % 2  # see by_pair
     j = gl.arange(0, 8, layout=gl.SliceLayout(0, by_unit))[None, :]
     k = gl.arange(0, K, layout=gl.SliceLayout(0, by_token))
     k = k // (RUN * 8) * (RUN * 8 * PLANES) + k % (RUN * 8)
-    row = gl.arange(0, ROWS, layout=gl.SliceLayout(1, sums))
-    token = gl.arange(0, TOKENS, layout=gl.SliceLayout(0, sums))
-    within = row[:, None] * TOKENS + token[None, :]
+    as_y: gl.constexpr = by_pair(ROWS, TOKENS)
+    row = gl.arange(0, ROWS, layout=gl.SliceLayout(0, as_y))
+    token = gl.arange(0, TOKENS, layout=gl.SliceLayout(1, as_y))
+    flat: gl.constexpr = gl.BlockedLayout([4], [32], [WARPS], [0])
+    within = gl.arange(0, ROWS * TOKENS, layout=flat)
 
     across = gl.cdiv(tokens, TOKENS)
     everything = across * gl.cdiv(rows, ROWS) * steps
@@ -161,21 +177,30 @@ def fused_kernel(
         others = owner(start_of + steps - 1, everything, programs) - of
         complete = others == 0
         if others > 0:
+            # Four sums of a thread side by side, then those of its neighbour: no data moves.
+            left = total.reshape([ROWS // 16, 2, 8, TOKENS // 8, 4, 2]).permute([3, 0, 2, 4, 1, 5])
+            flattened = gl.convert_layout(left.reshape([ROWS * TOKENS]), flat)
             mine = work + (me * 2 + (first > 0).to(gl.int32)).to(gl.int64) * (ROWS * TOKENS)
-            gl.store(mine + within, total)
+            gl.store(mine + within, flattened)
             gl.thread_barrier()  # the atomic's release is for what all threads stored
             complete = gl.atomic_add(arrivals + tile, 1, sem="acq_rel") == others
             if complete:
-                total = gl.zeros([ROWS, TOKENS], gl.float32, layout=sums)
+                whole = gl.zeros([ROWS * TOKENS], gl.float32, layout=flat)
                 for program in range(of, of + others + 1):
                     late = (program * everything // programs > start_of).to(gl.int32)
                     theirs = work + (program * 2 + late).to(gl.int64) * (ROWS * TOKENS)
-                    total += gl.load(theirs + within, cache_modifier=".cg")
+                    whole += gl.load(theirs + within, cache_modifier=".cg")
+                back = whole.reshape([TOKENS // 8, ROWS // 16, 8, 4, 2, 2]).permute(
+                    [1, 4, 2, 0, 3, 5]
+                )
+                total = gl.convert_layout(back.reshape([ROWS, TOKENS]), sums)
                 gl.store(arrivals + tile, 0)
         if complete:
+            turned = total.reshape([ROWS // 16, 2, 8, TOKENS]).permute([3, 0, 2, 1])
+            y = gl.convert_layout(turned.reshape([TOKENS, ROWS]), as_y)
             n, t = n0 + row, m0 + token
             if BIAS:
-                total += gl.load(bias + gl.minimum(n, rows - 1)).to(gl.float32)[:, None]
-            place = out + t.to(gl.int64)[None, :] * rows + n[:, None]
-            inside = (n < rows)[:, None] & (t < tokens)[None, :]
-            gl.store(place, rounded(total, out.dtype.element_ty), mask=inside)
+                y += gl.load(bias + gl.minimum(n, rows - 1)).to(gl.float32)[None, :]
+            place = out + t.to(gl.int64)[:, None] * rows + n[None, :]
+            inside = (t < tokens)[:, None] & (n < rows)[None, :]
+            gl.store(place, rounded(y, out.dtype.element_ty), mask=inside)
