@@ -190,9 +190,8 @@ def fused_kernel(
                     late = (program * everything // programs > start_of).to(gl.int32)
                     theirs = work + (program * 2 + late).to(gl.int64) * (ROWS * TOKENS)
                     whole += gl.load(theirs + within, cache_modifier=".cg")
-                back = whole.reshape([TOKENS // 8, ROWS // 16, 8, 4, 2, 2]).permute(
-                    [1, 4, 2, 0, 3, 5]
-                )
+                back = whole.reshape([TOKENS // 8, ROWS // 16, 8, 4, 2, 2])
+                back = back.permute([1, 4, 2, 0, 3, 5])
                 total = gl.convert_layout(back.reshape([ROWS, TOKENS]), sums)
                 gl.store(arrivals + tile, 0)
         if complete:
