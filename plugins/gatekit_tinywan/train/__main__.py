@@ -6,8 +6,9 @@ both GPUs and each trains one expert; with 4, two train each. With ``--start-fro
 shipped experts are trained further, on the shipped autoencoder and text encoder: what a longer
 training would have given need not be made in one go. ``--start-from FOLDER --stages quantise``
 writes the shipped files anew from the experts' fp16 files; without ``--start-from``, from the
-experts trained into ``--out``. ``--stages judge`` says what the judge sees in true clips, as
-drawn and through the autoencoder.
+experts trained into ``--out``. ``--start-from A --average-with B`` writes those means of both
+folders' experts that err least on clips of ``--seed``, which should be none that they were trained
+on. ``--stages judge`` says what the judge sees in true clips, as drawn and through the autoencoder.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ import torch
 import torch.distributed as dist
 
 from gatekit_tinywan.train import fit, seen, shipped
+from gatekit_tinywan.train.average import average
 from gatekit_tinywan.train.config import REHEARSAL, Config
 from gatekit_tinywan.train.dataset import CLIPS_OF_A_SEED, FIRST, Captions, Dataset, build_dataset
 from gatekit_tinywan.train.denoiser import Range, train_denoiser
-from gatekit_tinywan.train.experts import quantise, report, restored, train_experts
+from gatekit_tinywan.train.experts import quantise, ranges, report, restored, train_experts
 from gatekit_tinywan.train.models import TextConditioned, build_vae, restore, save
 from gatekit_tinywan.train.vae import measure_vae, train_vae
 from gatekit_tinywan.world import HELD_OUT_SEED, TRAIN_SEED, judge, render, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip, encode_clip
+
+ALL = "vae,base,experts"  # stages of a training from nothing
+STAGES = {*ALL.split(","), "quantise", "average", "judge"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,16 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
 
-    stages = (args.stages or ("experts" if args.start_from else "vae,base,experts")).split(",")
-    if args.start_from and not {"experts", "quantise", "judge"} >= set(stages):
-        raise SystemExit("--start-from: the stages are experts, quantise and judge")
+    stages = args.stages.split(",")
     judged = args.judge_clips or (1024 if device == "cuda" else 4)
     whole, config = config, config.share(size)
     # A part of another seed sees other clips.
     offset = FIRST + config.seed * CLIPS_OF_A_SEED + rank * config.clips
-    captions = (
-        Captions(config.clips, offset) if {"base", "experts", "quantise"} & set(stages) else None
-    )
+    drawn = {"base", "experts", "quantise", "average"} & set(stages)
+    captions = Captions(config.clips, offset) if drawn else None
 
     statistics = None
     if args.start_from:
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report(model, model, vae, data, device, log, "base")
     elif "experts" in stages and not args.start_from:
         restore(out / "base", model)
-    if not {"experts", "quantise"} & set(stages):
+    if not {"experts", "quantise", "average"} & set(stages):
         return
     if args.start_from:
         starts = {n: shipped.load_expert(args.start_from, n).to(device) for n in shipped.EXPERTS}
@@ -126,6 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "experts" in stages:
         train_experts(model, starts, vae, data, whole, device, log, out)
     else:
+        if args.average_with:
+            others = {n: shipped.load_expert(args.average_with, n).to(device) for n in starts}
+            starts = average(starts, others, ranges(whole), data, config, log)
+            report(starts["high"], starts["low"], vae, data, device, log, "average")
         quantise(starts, vae, data, whole, device, out)
 
 
@@ -165,6 +171,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise; or judge")
     parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
+    parser.add_argument("--average-with", type=Path, help="another folder of shipped files")
     parser.add_argument("--judge-clips", type=int, help="true clips to judge (1024; 4 on a CPU)")
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
     for name, kind in (
@@ -179,6 +186,19 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("vae_seconds", "base_seconds", "expert_seconds", "low_seconds"):
         if (given := getattr(args, name)) is not None and not given > 0:
             parser.error(f"--{name.replace('_', '-')}: above 0; --stages says what is trained")
+    usual = "average" if args.average_with else "experts" if args.start_from else ALL
+    args.stages = args.stages or usual
+    named = set(args.stages.split(","))
+    if unknown := sorted(named - STAGES):
+        parser.error(f"--stages: no {', '.join(unknown)}; there are {', '.join(sorted(STAGES))}")
+    if args.start_from and named & {"vae", "base"}:
+        parser.error("--start-from: the stages are experts, quantise, average and judge")
+    if bool(args.average_with) != ("average" in named) or (
+        args.average_with and not args.start_from
+    ):
+        parser.error("--average-with: with --start-from, and --stages average or none")
+    if args.average_with and "RANK" in os.environ:
+        parser.error("--average-with: in one process")
     return args
 
 

@@ -155,6 +155,28 @@ def examples(
         yield torch.cat([x, condition], dim=1), sigma, model.embed(ids, mask)
 
 
+@torch.no_grad()
+def losses(
+    model: TextConditioned, data: Dataset, noise: Range, config: Config, count: int
+) -> tuple[float, float]:
+    """Mean squared error, and the loss that counts, over ``count`` batches as in training."""
+    device, empty = str(data.latents.device), _empty(data)
+    sums = torch.zeros(2, device=device, dtype=torch.float64)
+    for _ in range(count):
+        rows, x0, condition, ids, lengths = _batch(data, config, empty)
+        sigma = noise.draw(len(rows), device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        n = torch.randn_like(x0)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        text = model.embed(ids, mask)
+        v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
+        error = v.float() - (n - x0)
+        loss = error.square().mean()
+        sums += torch.stack([loss, loss if data.seen is None else seen.weighted(error, data.seen)])
+    plain, counted = (sums / count).tolist()
+    return plain, counted
+
+
 def _empty(data: Dataset) -> Tensor:
     """Token ids of an empty prompt: "</s>" alone."""
     empty = torch.zeros_like(data.ids[0])
