@@ -76,3 +76,15 @@ def check_result(stage: Stage, state: State, result: Any) -> None:
             value=type(result if x is None else x).__name__ if None in kind else kind,
             remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}; of a Linear its tensor()",
         )
+
+
+def check_state(policy: Any, where: str, before: State, after: Any) -> None:
+    """Raise PluginError unless a history policy returned a State whose x is like the one before."""
+    x: Any = getattr(after, "x", None)
+    if type(after) is not type(before) or (x.shape, x.dtype) != (before.x.shape, before.x.dtype):
+        raise PluginError(
+            f"history policy {policy.name!r} must return the state it was given, changed at most",
+            where=where,
+            value=type(after).__name__,
+            remedy="return replace(state, ...), with x of the same shape and dtype",
+        )

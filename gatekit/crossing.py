@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from gatekit.blame import blaming, check_state
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,14 +40,21 @@ class Crossing:
         Args:
             state: At the end of the phase that is over.
             correct: What a stage's sampler makes of x with a prediction at the boundary.
+
+        Raises:
+            PluginError: The history policy raised, or gave no state like the one it was given.
         """
         leaving, entering, engine = self.leaving, self.entering, self.engine
         same = leaving.field == entering.field
         acts = not same or entering.history.acts_on_same_field
         engine.step = state.step
         if acts:
-            state = entering.history.leave(
-                state, self._timed(leaving), lambda s, d: correct(leaving, s, d)
+            at = state
+            state = self._asked(
+                state,
+                lambda: entering.history.leave(
+                    at, self._timed(leaving), lambda s, d: correct(leaving, s, d)
+                ),
             )
         engine.release()
         changed = self.ledger.ask("cross_boundary", state, leaving.name, entering.name)
@@ -55,13 +64,21 @@ class Crossing:
             state = replace(state, ahead=None, guidance_memory={})
         engine.memory = state.guidance_memory
         if acts:
-            state = entering.history.enter(state, self._timed(entering))
+            there = state
+            state = self._asked(state, lambda: entering.history.enter(there, self._timed(entering)))
         return replace(
             state,
             phase=state.phase + 1,
             visited=(state.sigma,),
             guidance_memory=engine.memory,
         )
+
+    def _asked(self, before: State, call: Callable[[], State]) -> State:
+        """The state that the history policy gives; it is named where that fails."""
+        policy, where = self.entering.history, f"start of phase {self.entering.name}"
+        state = blaming("history policy", policy, where, self.engine, call)
+        check_state(policy, where, before, state)
+        return state
 
     def _timed(self, stage: Stage) -> Callable[[Tensor, float], Tensor]:
         """The stage's D(x, sigma) for a boundary; loads its model on the first call."""

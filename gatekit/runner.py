@@ -279,7 +279,8 @@ class _Run:
             yield self._step(stage, state, 0.0)
 
     def _correct(self, stage: Stage, state: State, denoised: Tensor) -> Tensor:
-        return stage.sampler.correct(self._context(stage, state, state.sigma), denoised)
+        c = self._context(stage, state, state.sigma)
+        return self._sampler(stage, state, partial(stage.sampler.correct, c, denoised))
 
     @property
     def _keep(self) -> int:
