@@ -242,3 +242,9 @@ def test_on_a_gpu_what_is_asked_most_comes_first(tmp_path):
         *("rates", "dequantise", "forward 64", "compiled 64", "gated", "forward 16"),
         *("again compiled", "loading", "memory", "run", "compiled 16"),
     ]
+
+
+def test_a_bound_that_is_beaten_is_said_to_be_too_high():
+    assert "beaten" in str(Row("a pass", 0.9, "ms", bound=1.0))
+    assert "beaten" not in str(Row("a pass", 0.99, "ms", bound=1.0))
+    assert "beaten" not in str(Row("most device memory", 9.0, "GiB", bound=10.0))
