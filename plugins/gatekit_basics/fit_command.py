@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import gatekit
 from gatekit_basics.changes import extending
-from gatekit_basics.curvature import Curvature, CurvatureParams
-from gatekit_basics.fitting import fit, minimizer, predicted_error
-from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
-from gatekit_basics.travelled import Travelled
-
-FEW = 16  # steps below which the error is not linear: the grid is equidistributed instead
-LAST = {True: 0.1, False: 0.02}  # last sigma of the equidistributed grid: few steps, or enough
-FINE = {"use": "structure"}  # samples the fine run
-
-
-def placed(
-    travelled: Travelled, profile: list[list[float]], first: float, steps: int
-) -> tuple[list[float], bool]:
-    """A grid from ``first`` to 0, and whether it was fitted or equidistributed."""
-    few = steps < FEW
-    grid = Curvature(CurvatureParams.model_validate({"profile": profile, "sigma_min": LAST[few]}))
-    start = list(grid.stretch(first, 0.0, steps))
-    return (start, False) if few else (fit(travelled, start), True)
-
-
-def measured(
-    schedule: Path, overrides: list[str], given: list[gatekit.Inputs], fine: int, **where: Any
-) -> tuple[Travelled, list[list[float]]]:
-    """Run the schedule on a fine grid, once for each input, and keep what the fit needs."""
-    plan = gatekit.resolve(gatekit.load_schedule(schedule, overrides), **where)
-    values = fine_grid(plan.run_sigmas[0], fine)
-    changes = [f"sigmas={json.dumps({'use': 'explicit', 'values': values})}"]
-    changes += [f"phases.{p.name}.sampler={json.dumps(FINE)}" for p in plan.phases]
-    changes += [f"phases.{p.name}.history=carry" for p in plan.phases[1:]]
-    run = gatekit.load_schedule(schedule, [*overrides, *changes])
-    finely = gatekit.resolve(run, require_files=True, **where)
-    travels = [Travel() for _ in given]
-    warm = gatekit.Warm()
-    with gatekit.Countdown(fine * len(given)) as bar, contextlib.closing(warm):
-        for i, (inputs, travel) in enumerate(zip(given, travels, strict=True), start=1):
-            bar.doing(f"fine run {i} of {len(given)}")
-            gatekit.run(finely, inputs, observers=[travel, lambda *_: bar.advance()], warm=warm)
-    return mean_of(travels, switches(plan))
+from gatekit_basics.fit_runs import FEW, Runs, chosen, from_plain, placed
+from gatekit_basics.fitting import minimizer, predicted_error
+from gatekit_basics.travel import Fine, load, save
 
 
 def fit_command(
@@ -75,6 +40,16 @@ def fit_command(
             help="Keep what was measured (.safetensors); where it is there, measure nothing.",
         ),
     ] = None,
+    tries: Annotated[
+        int,
+        typer.Option(
+            "--try",
+            metavar="N",
+            min=0,
+            help="Run up to N grids for each prompt, a video each, and choose the one that ends "
+            "nearest to the fine runs; 24 are enough.",
+        ),
+    ] = 0,
     overrides: gatekit.SetOption = None,
     models_dir: gatekit.ModelsDirOption = None,
     device: gatekit.DeviceOption = None,
@@ -91,43 +66,72 @@ def fit_command(
             remedy="give 'sigmas' the steps of the whole run and the phases 'until'",
         )
     before = list(plan.run_sigmas)
-    if len(before) - 1 >= FEW:
+    steps = len(before) - 1
+    if steps >= FEW:
         minimizer()
     fields = [f"from {before[0]:.6f}"]
     fields += [f"{p.field} {p.boundary.until:.6f}" for p in plan.phases]
-    if keep is not None and keep.exists():
-        travelled, profile = load(keep, fields)
+    kept = load(keep, fields) if keep is not None and keep.exists() else None
+    if kept is not None:
+        each = [from_plain(inputs) for inputs in kept.inputs]
     elif not prompts:
         raise gatekit.InputError(
             "a prompt is needed to measure with", where="-p", value=None, remedy='-p "..."'
         )
     else:
-        if keep is not None:
-            gatekit.check_out(keep, "--keep")
         each = [
             gatekit.Inputs(prompt=prompt, image=image, seed=seed + i)
             for i, prompt in enumerate(prompts)
         ]
+    if kept is None and keep is not None:
+        gatekit.check_out(keep, "--keep")
+    if kept is None or tries:
         for inputs in each:
             plan.family.check_inputs(inputs)
-        travelled, profile = measured(schedule, given, each, fine, **where)
-        if keep is not None:
-            save(keep, travelled, profile, fields)
-    sigmas, fitted = placed(travelled, profile, before[0], len(before) - 1)
-    sigmas = [round(s, 6) for s in sigmas]
-    text = _written(schedule, out, given, sigmas, fitted)
+    if tries:
+        _say(f"up to {tries} grids of {steps} steps are run for each of {len(each)} prompts")
+    with contextlib.closing(gatekit.Warm()) as warm:
+        runs = Runs(schedule, given, each, warm, **where)
+        measured = kept or runs.fine(fine)
+        if kept is None and keep is not None:
+            save(keep, measured, fields)
+        if tries:
+            sigmas, how = _tried(measured, runs, before, tries)
+        else:
+            sigmas, how = _placed(measured, before)
+    text = _written(schedule, out, given, sigmas, how)
     gatekit.write_atomic(out, text.encode())
-    if fitted:
-        errors = [predicted_error(travelled, g) for g in (before, sigmas)]
-        said = f"error predicted along the fine run: {errors[0]:.3g} -> {errors[1]:.3g}"
-        print(f"gatekit: {said}", file=sys.stderr)
     print(out)
 
 
-def _written(
-    schedule: Path, out: Path, overrides: list[str], sigmas: list[float], fitted: bool
-) -> str:
-    how = "fitted to" if fitted else f"equidistributed (under {FEW} steps nothing is fitted) along"
+def _say(text: str) -> None:
+    print(f"gatekit: {text}", file=sys.stderr)
+
+
+def _placed(fine: Fine, before: Sequence[float]) -> tuple[list[float], str]:
+    """A grid without a run of it, and how it was made."""
+    found, fitted = placed(fine, before[0], len(before) - 1)
+    sigmas = [round(s, 6) for s in found]
+    if not fitted:
+        return sigmas, f"equidistributed (under {FEW} steps nothing is fitted) along"
+    errors = [predicted_error(fine.travelled, g) for g in (before, sigmas)]
+    _say(f"error predicted along the fine run: {errors[0]:.3g} -> {errors[1]:.3g}")
+    return sigmas, "fitted to"
+
+
+def _tried(fine: Fine, runs: Runs, before: Sequence[float], tries: int) -> tuple[list[float], str]:
+    """The best of the grids that were run, and how it was found."""
+    steps = len(before) - 1
+    with gatekit.Countdown(tries * steps * len(runs.given)) as bar:
+        bar.doing("grids that are tried")
+        found = chosen(fine, before[0], steps, runs.ends(bar), tries)
+    (error, sigmas) = found[0]
+    _say(f"error to the fine runs: {error:.3g}, the least of {len(found)} grids that were run")
+    return sigmas, f"chosen from {len(found)} that were run, nearest to"
+
+
+def _written(schedule: Path, out: Path, overrides: list[str], sigmas: list[float], how: str) -> str:
+    """The schedule's text; ``how`` stands before "a trajectory of its own models"."""
     lines = [
         f"# {schedule.name} with {len(sigmas) - 1} steps {how} a trajectory of its own models",
         *extending(schedule, out, overrides),

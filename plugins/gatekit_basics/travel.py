@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +21,45 @@ if TYPE_CHECKING:
 
 MOST = 2**18  # elements of a latent that are looked at, chosen at random where it has more
 EDGE = 0.003  # where the fine grid stops following lam
+BESIDE = 1e-3  # times s (1 - s): how far below a switch the next field takes over
 
 
-def fine_grid(first: float, steps: int) -> list[float]:
+@dataclass(frozen=True)
+class Fine:
+    """What fine runs leave, one for each of ``B`` inputs.
+
+    Attributes:
+        travelled: The trajectory, by mean products.
+        profile: Pairs (sigma, density) for a ``curvature`` grid, of the mean curvature.
+        ends: Where they ended, float32 ``[B, n]``: of each latent what is looked at.
+        inputs: What they were made from, as plain data.
+    """
+
+    travelled: Travelled
+    profile: list[list[float]]
+    ends: Tensor
+    inputs: tuple[Mapping[str, Any], ...] = ()
+
+
+def fine_grid(first: float, steps: int, boundaries: Sequence[float] = ()) -> list[float]:
     """``steps`` steps from ``first`` to 0, even in log((1 - s + EDGE)/(s + EDGE)).
 
     Like lam, but finite at both ends: short steps where a guided model is touchy, near 1, and
-    where its prediction still changes as fast as sigma, near 0.
+    where its prediction still changes as fast as sigma, near 0. It meets every boundary, and has
+    a node right below, from where the next field predicts: a step across would err by as much as
+    what is to be measured.
     """
+    inside = [b for b in boundaries if 0.0 < b < first]
+    found = _even(first, steps - len(inside))
+    for boundary in inside:
+        near = 1 + min(range(len(found) - 2), key=lambda i: abs(found[i + 1] - boundary))
+        found.pop(near)
+        at = bisect_left(found, -boundary, key=lambda s: -s)
+        found[at:at] = [boundary, boundary - BESIDE * boundary * (1.0 - boundary)]
+    return found
 
+
+def _even(first: float, steps: int) -> list[float]:
     def place(sigma: float) -> float:
         return math.log((1.0 - sigma + EDGE) / (sigma + EDGE))
 
@@ -35,29 +68,41 @@ def fine_grid(first: float, steps: int) -> list[float]:
     return [first, *((1.0 + EDGE - r * EDGE) / (1.0 + r) for r in ratios), 0.0]
 
 
+def looked_at(x: Tensor) -> Tensor:
+    """Of latents ``[B, ...]`` at most MOST elements each, always the same: ``[B, n]``, CPU."""
+    flat = x.detach().flatten(1)
+    if flat.shape[1] > MOST:
+        flat = flat[:, _chosen(flat.shape[1], MOST).to(flat.device)]
+    return flat.float().cpu()
+
+
+@lru_cache(2)
+def _chosen(elements: int, most: int) -> Tensor:
+    import torch
+
+    return torch.randperm(elements, generator=torch.Generator().manual_seed(0))[:most]
+
+
 class Travel(Bends):
-    """An observer that keeps the predictions of a run, and measures how they bend."""
+    """An observer that keeps a run's predictions and its end, and measures how they bend.
+
+    Attributes:
+        end: What is looked at of the last state, ``[B, n]``.
+    """
+
+    end: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self._places: list[float] = []
         self._seen: list[Tensor] = []
-        self._chosen: Tensor | None = None
 
     def __call__(self, state: gatekit.State, record: gatekit.Record, denoised: Tensor) -> None:
         """Take one more prediction."""
         super().__call__(state, record, denoised)
-        import torch
-
-        flat = denoised.detach().flatten(1)
-        if flat.shape[1] > MOST:
-            if self._chosen is None:
-                generator = torch.Generator().manual_seed(0)
-                chosen = torch.randperm(flat.shape[1], generator=generator)[:MOST]
-                self._chosen = chosen.to(flat.device)
-            flat = flat[:, self._chosen]
         self._places.append(record.sigma)
-        self._seen.append(flat.float().cpu())
+        self._seen.append(looked_at(denoised))
+        self.end = looked_at(state.x)
 
     def travelled(self, boundaries: Sequence[float]) -> Travelled:
         """Where it went."""
@@ -69,20 +114,21 @@ class Travel(Bends):
 
 
 def mean_of(
-    travels: Sequence[Travel], boundaries: Sequence[float]
-) -> tuple[Travelled, list[list[float]]]:
-    """Runs on one grid as one: the mean of their products, and a profile of the mean curvature.
+    travels: Sequence[Travel],
+    boundaries: Sequence[float],
+    inputs: Sequence[Mapping[str, Any]] = (),
+) -> Fine:
+    """Runs on one grid as one: the mean of their products, the profile of their mean curvature."""
+    import torch
 
-    Returns:
-        The trajectory, and pairs (sigma, density) for a ``curvature`` grid.
-    """
     each = [travel.travelled(boundaries) for travel in travels]
     gram = sum((t.gram for t in each[1:]), each[0].gram) / len(each)
     sigmas = travels[0].sigmas
     squares = zip(*([v * v for v in t.values] for t in travels), strict=True)
     bends = [math.sqrt(sum(column) / len(travels)) for column in squares]
     travelled = Travelled(each[0].sigmas, gram, each[0].boundaries)
-    return travelled, thinned(sigmas, log_profile(sigmas, bends))
+    profile = thinned(sigmas, log_profile(sigmas, bends))
+    return Fine(travelled, profile, torch.cat([t.end for t in travels]), tuple(inputs))
 
 
 def switches(plan: gatekit.Plan) -> list[float]:
@@ -91,26 +137,26 @@ def switches(plan: gatekit.Plan) -> list[float]:
     return [a.boundary.until for a, b in pairs if a.field != b.field]
 
 
-def save(
-    file: Path, travelled: Travelled, profile: Sequence[Sequence[float]], fields: Sequence[str]
-) -> None:
+def save(file: Path, fine: Fine, fields: Sequence[str]) -> None:
     """Write a measurement, whole or not at all. Raises OutputError."""
-    import numpy as np
-    from safetensors.numpy import save as serialised
+    import torch
+    from safetensors.torch import save as serialised
 
     about: dict[str, Any] = {
-        "boundaries": travelled.boundaries,
+        "boundaries": fine.travelled.boundaries,
         "fields": list(fields),
-        "profile": profile,
+        "profile": fine.profile,
+        "inputs": list(fine.inputs),
     }
     tensors = {
-        "sigmas": np.asarray(travelled.sigmas),
-        "gram": np.ascontiguousarray(travelled.gram),
+        "sigmas": torch.tensor(fine.travelled.sigmas, dtype=torch.float64),
+        "gram": torch.from_numpy(fine.travelled.gram).contiguous(),
+        "ends": fine.ends.contiguous(),
     }
     gatekit.write_atomic(file, serialised(tensors, metadata={"gatekit_travel": json.dumps(about)}))
 
 
-def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]]]:
+def load(file: Path, fields: Sequence[str]) -> Fine:
     """Read a measurement of a plan with these fields.
 
     Raises:
@@ -119,10 +165,11 @@ def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="np") as opened:
+        with safe_open(file, framework="pt") as opened:
             about = json.loads((opened.metadata() or {})["gatekit_travel"])
-            sigmas, gram = opened.get_tensor("sigmas"), opened.get_tensor("gram")
-        known, boundaries, profile = about["fields"], about["boundaries"], about["profile"]
+            sigmas, gram, ends = (opened.get_tensor(key) for key in ("sigmas", "gram", "ends"))
+        known, profile, inputs = about["fields"], about["profile"], about["inputs"]
+        travelled = Travelled(tuple(sigmas.tolist()), gram.numpy(), tuple(about["boundaries"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise gatekit.InputError(
             "this is no measurement of 'gatekit fit'",
@@ -137,4 +184,4 @@ def load(file: Path, fields: Sequence[str]) -> tuple[Travelled, list[list[float]
             value=str(file),
             remedy="name another file, to measure anew",
         )
-    return Travelled(tuple(sigmas.tolist()), gram, tuple(boundaries)), profile
+    return Fine(travelled, profile, ends, tuple(inputs))

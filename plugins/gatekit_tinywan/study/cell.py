@@ -40,7 +40,7 @@ class Cell:
         base: Schedule in ``bases`` that it changes.
         changes: Keys of the schedule and their values, as for ``load_schedule``. A curvature
             grid's ``profile: measured`` is measured on the base's own model, an explicit grid's
-            ``values: measured`` are fitted to it.
+            ``values: measured`` are those chosen from grids that are run on it.
         flows: The converged flows that its end is compared with: ``fp16``, ``gate``.
         peer: Name of a sampler of skrample that samples instead.
         watch: What else is recorded: ``rho`` at boundaries, ``settle`` along the first phase.
@@ -69,8 +69,16 @@ class Cell:
         """Whether it needs a measurement of the base's own model."""
         return any(MEASURED in _values(value) for value in self.changes.values())
 
+    @property
+    def searched(self) -> bool:
+        """Whether its grid is chosen from those that are run on the base's own model."""
+        return any(
+            isinstance(value, Mapping) and value.get("values") == MEASURED  # pyright: ignore
+            for value in self.changes.values()
+        )
+
     def with_measured(self, profile: Profile, fitted: Callable[[int], Sequence[float]]) -> Cell:
-        """With the measured profile, and the sigmas fitted for as many steps as evaluations."""
+        """With the measured profile, and sigmas chosen for as many steps as evaluations."""
         made = {"profile": lambda: profile, "values": lambda: fitted(self.evaluations)}
         changes = {
             key: {k: made[k]() if v == MEASURED else v for k, v in value.items()}

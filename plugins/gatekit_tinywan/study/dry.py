@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import gatekit
 from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import FLOWS, Cell
-from gatekit_tinywan.study.references import PROFILE_ROWS, PROFILE_STEPS
+from gatekit_tinywan.study.references import PROFILE_ROWS, PROFILE_STEPS, TRIES
 
 STAND_IN = [[1.0, 4.0], [0.9, 4.0], [0.5, 1.0], [0.01, 1.0]]  # a profile to count steps with
 
@@ -45,7 +45,11 @@ def count(
     measured = len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS)
     if profiles:
         yield f"fine runs of {', '.join(profiles)}: {measured} evaluations, once"
-    total = prompts * (nfe + own) + measured
+    tries = sorted({(cell.base, cell.evaluations) for cell in planned.values() if cell.searched})
+    searching = TRIES * len(PROFILE_ROWS) * sum(evaluations for _, evaluations in tries)
+    if tries:
+        yield f"grids that are tried: at most {searching} evaluations, once"
+    total = prompts * (nfe + own) + measured + searching
     videos = (len(planned) + len(flows)) * prompts
     judged = f", {_of(videos, 'video')} to judge" if judge else ""
     yield f"{_of(prompts, 'prompt')}: {total} evaluations{judged}"

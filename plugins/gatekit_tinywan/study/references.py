@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gatekit
-from gatekit_basics.fit_command import placed
-from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save, switches
-from gatekit_basics.travelled import Travelled
+from gatekit_basics.fit_runs import chosen
+from gatekit_basics.travel import Fine, Travel, fine_grid, load, looked_at, mean_of, save, switches
 from gatekit_tinywan.study import flow
 from gatekit_tinywan.study.bench import Bench
-from gatekit_tinywan.study.cell import FLOWS, Cell, samplers
+from gatekit_tinywan.study.cell import FLOWS, Cell, histories, samplers
 from gatekit_tinywan.study.prompts import Split
 from gatekit_tinywan.study.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROFILE_ROWS, PROFILE_STEPS = range(8), 120
+PROFILE_ROWS, PROFILE_STEPS = range(16), 120
+TRIES = 24  # grids that are run on the same rows, for each number of steps
 
 
 def relative(x: Tensor, reference: Tensor) -> list[float]:
@@ -43,7 +43,7 @@ class References:
         self.bench, self.steps = bench, steps
         self.split: Split = split
         self.folder = store.folder / "references"
-        self._travels: dict[str, tuple[Travelled, list[list[float]]]] = {}
+        self._travels: dict[str, Fine] = {}
 
     def make(self, name: str, rows: Sequence[int], judge: bool) -> None:
         """Have the ends of these rows on disk, with their own error; and the verdicts.
@@ -82,40 +82,47 @@ class References:
         """The cell with what it needs measured, if anything, in place."""
         if not cell.measured:
             return cell
-        travelled, profile = self.travel(flow_name := FLOWS[cell.base])
-        return cell.with_measured(
-            profile, lambda steps: self._fitted(flow_name, travelled, profile, steps)
-        )
+        fine = self.travel(FLOWS[cell.base])
+        return cell.with_measured(fine.profile, lambda steps: self._chosen(cell.base, fine, steps))
 
-    def travel(self, name: str) -> tuple[Travelled, list[list[float]]]:
-        """A fine run of a flow's own models over prompts of ``tune``, and its curvature."""
+    def travel(self, name: str) -> Fine:
+        """Fine runs of a flow's own models over prompts of ``tune``."""
         if name not in self._travels:
             file = self.folder / f"travel-{name}.safetensors"
             plan = self.bench.plan(name, {})
             fields = [phase.field for phase in plan.phases]
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save(file, *self._measured(name, switches(plan)), fields)
+                save(file, self._measured(name, switches(plan)), fields)
             self._travels[name] = load(file, fields)
         return self._travels[name]
 
-    def _fitted(
-        self, name: str, travelled: Travelled, profile: list[list[float]], steps: int
-    ) -> list[float]:
-        file = self.folder / f"grid-{name}-{steps}.json"
+    def _chosen(self, base: str, fine: Fine, steps: int) -> list[float]:
+        """As ``gatekit fit --try``; kept."""
+        file = self.folder / f"grid-{base}-{steps}.json"
         if not file.exists():
-            sigmas, _ = placed(travelled, profile, travelled.sigmas[0], steps)
-            gatekit.write_atomic(file, json.dumps(sigmas).encode())
-        return json.loads(file.read_text())
+            first = fine.travelled.sigmas[0]
+            found = chosen(fine, first, steps, lambda grid: self._ends(base, grid), TRIES)
+            gatekit.write_atomic(file, json.dumps(found).encode())
+        return json.loads(file.read_text())[0][1]
 
-    def _measured(
-        self, name: str, boundaries: Sequence[float]
-    ) -> tuple[Travelled, list[list[float]]]:
+    def _ends(self, base: str, grid: Sequence[float]) -> Tensor | None:
         import torch
 
-        values = fine_grid(1.0, PROFILE_STEPS)
-        grid = {"sigmas": {"use": "explicit", "values": values}, "sigmas.steps": PROFILE_STEPS}
-        plan = self.bench.plan(name, {**samplers(name, "structure"), **grid})
+        plan = self.bench.plan(base, _explicit(grid))
+        try:
+            with torch.no_grad():
+                return looked_at(self.bench.batch(plan, "tune", PROFILE_ROWS).sample())
+        except gatekit.NumericsError:
+            return None
+
+    def _measured(self, name: str, boundaries: Sequence[float]) -> Fine:
+        import torch
+
+        values = fine_grid(1.0, PROFILE_STEPS, boundaries)
+        changes = {**samplers(name, "structure"), **histories(name, "reset")}
+        changes |= _explicit(values)
+        plan = self.bench.plan(name, changes)
         travel = Travel()
         with torch.no_grad():
             self.bench.batch(plan, "tune", PROFILE_ROWS).sample(observers=[travel])
@@ -153,3 +160,10 @@ class References:
         with safe_open(self._file(name, row), framework="pt") as file:
             about = file.metadata()
             return file.get_tensor("x"), float(about["error"]), about["verdict"]
+
+
+def _explicit(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "sigmas": {"use": "explicit", "values": list(values)},
+        "sigmas.steps": len(values) - 1,
+    }

@@ -1,3 +1,4 @@
+import json
 import math
 import sys
 from itertools import pairwise
@@ -11,9 +12,11 @@ import gatekit
 from gatekit.cli import call
 from gatekit.testing import Gaussian
 from gatekit_basics.curvature import theta
+from gatekit_basics.fit_runs import chosen, from_plain
 from gatekit_basics.fitting import fit, followed, predicted_error
-from gatekit_basics.travel import Travel, fine_grid, load, mean_of, save
+from gatekit_basics.travel import Fine, Travel, fine_grid, load, looked_at, mean_of, save
 from gatekit_basics.travelled import Travelled, _weights
+from gatekit_basics.trying import error_of as error_to
 
 X = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -50,6 +53,16 @@ def test_the_fine_grid_is_short_at_both_ends():
     assert min(steps) > 0 and max(steps) < 0.03
     assert steps[0] < 1e-3 and steps[-1] < 1e-3
     assert fine_grid(0.7, 40)[0] == 0.7
+
+
+@pytest.mark.parametrize("boundaries", [(0.875,), (0.96, 0.875), (0.99, 0.3, 0.02)])
+def test_the_fine_grid_meets_switches_with_a_node_right_below(boundaries):
+    grid = fine_grid(1.0, 120, (1.0, *boundaries, 0.0))
+    assert len(grid) == 121 and all(a > b for a, b in pairwise(grid))
+    for boundary in boundaries:
+        below = grid[grid.index(boundary) + 1]
+        assert 0 < boundary - below < 3e-4
+    assert min(a - b for a, b in pairwise(grid)) > 5e-6
 
 
 def test_sums_of_the_trajectory_are_its_predictions_and_integrals():
@@ -100,7 +113,8 @@ def test_a_fitted_grid_is_better_on_another_run():
     field = Gaussian(mean=1.5, std=0.05)
     travel = Travel()
     gatekit.sample(field, X, fine_grid(1.0, 120), sampler="structure", observers=[travel])
-    travelled, profile = mean_of([travel], ())
+    measured = mean_of([travel], ())
+    travelled, profile = measured.travelled, measured.profile
     assert 0.5 < max(density for _, density in profile) <= 1.0
     other = torch.randn(4, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     truth = field.flow(other, 1.0, 0.0)
@@ -122,6 +136,14 @@ def test_the_answer_of_a_model_is_within_what_the_state_shows():
     assert followed(0.99) == pytest.approx(0.45 / 0.01, rel=0.01)
 
 
+def test_the_end_is_kept_as_it_is_looked_at(monkeypatch):
+    monkeypatch.setattr("gatekit_basics.travel.MOST", 100)
+    travel, x = Travel(), torch.randn(2, 3, 8, 10)
+    end = gatekit.sample(Gaussian(), x, shifted(5), sampler="euler", observers=[travel])
+    assert travel.end.shape == (2, 100) and torch.equal(travel.end, looked_at(end))
+    assert set(travel.end[0].tolist()) < set(end[0].flatten().tolist())
+
+
 def test_large_latents_are_sampled(monkeypatch):
     monkeypatch.setattr("gatekit_basics.travel.MOST", 1000)
     x = torch.randn(1, 20_000, generator=torch.Generator().manual_seed(0))
@@ -136,13 +158,15 @@ def test_large_latents_are_sampled(monkeypatch):
 def test_a_measurement_is_kept(tmp_path):
     file = tmp_path / "m.safetensors"
     travelled = path_of(lambda s: (s, 1.0), 40, (0.5,))
-    save(file, travelled, [[1.0, 1.0], [0.1, 0.5]], ["a"])
-    found, profile = load(file, ["a"])
-    assert found.sigmas == travelled.sigmas and found.boundaries == (0.5,)
-    assert np.array_equal(found.gram, travelled.gram) and profile == [[1.0, 1.0], [0.1, 0.5]]
+    fine = Fine(travelled, [[1.0, 1.0], [0.1, 0.5]], torch.rand(2, 3), ({"prompt": "x"},))
+    save(file, fine, ["a"])
+    found = load(file, ["a"])
+    assert found.travelled.sigmas == travelled.sigmas and found.travelled.boundaries == (0.5,)
+    assert np.array_equal(found.travelled.gram, travelled.gram) and found.profile == fine.profile
+    assert torch.equal(found.ends, fine.ends) and found.inputs == fine.inputs
     with pytest.raises(gatekit.InputError, match="other models"):
         load(file, ["b"])
-    save_file({"gram": found.gram}, file, metadata={"gatekit_travel": "{}"})
+    save_file({"gram": travelled.gram}, file, metadata={"gatekit_travel": "{}"})
     with pytest.raises(gatekit.InputError, match="no measurement"):
         load(file, ["a"])
     file.write_bytes(file.read_bytes()[:100])
@@ -174,6 +198,49 @@ def test_the_command_writes_a_schedule_that_runs(here, capsys):
     (here / "a: b #1.yaml").write_text((here / "fake.yaml").read_text())
     assert call(["fit", "a: b #1.yaml", "-o", "odd.yaml", "--keep", "m.st"]) == 0
     assert len(gatekit.resolve(gatekit.load_schedule("odd.yaml")).run_sigmas) == 9
+
+
+def test_tried_grids_are_run_and_the_nearest_is_written(here, capsys):
+    line = ["fit", "fake.yaml", "--keep", "m.st", "--set", "sigmas.steps=8", "--try", "5"]
+    given = ["-p", "x", "-p", "another prompt", "--fine", "60", "--seed", "3"]
+    assert call([*line, *given, "-o", "own.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert "up to 5 grids of 8 steps are run for each of 2 prompts" in said
+    assert "the least of 5 grids" in said and "chosen from 5" in (here / "own.yaml").read_text()
+    plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
+    fine = load(here / "m.st", [f"from {1.0:.6f}", *(
+        f"{p.field} {p.boundary.until:.6f}" for p in plan.phases)])  # fmt: skip
+    kept = [from_plain(inputs) for inputs in fine.inputs]
+    assert [(i.prompt, i.seed) for i in kept] == [("x", 3), ("another prompt", 4)]
+
+    def error(sets=()):
+        plan = gatekit.resolve(gatekit.load_schedule("fake.yaml", list(sets)))
+        ends = [gatekit.run(plan, i).latent[None] for i in kept]
+        return error_to(looked_at(torch.cat(ends)), fine.ends)
+
+    values = list(plan.run_sigmas)
+    known = chosen_from(fine, 8)
+    mine, others = error([explicit(values)]), [error([explicit(g)]) for g in known]
+    assert f"error to the fine runs: {mine:.3g}," in said
+    assert mine <= min(others) and len(set(others)) == 2
+    # What was measured is kept with its prompts: to try again needs none, and finds the same.
+    assert call([*line, "-o", "again.yaml"]) == 0
+    assert gatekit.load_schedule("again.yaml").sigmas == gatekit.load_schedule("own.yaml").sigmas
+
+
+def explicit(values):
+    return f"sigmas={json.dumps({'use': 'explicit', 'values': list(values)})}"
+
+
+def chosen_from(fine, steps):
+    """What is tried first."""
+    seen = []
+
+    def ends(grid):
+        seen.append(grid)
+
+    chosen(fine, 1.0, steps, ends, 2)
+    return seen
 
 
 def test_what_the_command_refuses(here, capsys):

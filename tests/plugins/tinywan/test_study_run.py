@@ -165,6 +165,7 @@ def test_settle_of_one_sample_is_the_run_that_was_derived(study):
 def test_a_fine_run_of_tune_is_measured_once_and_kept(study, monkeypatch):
     monkeypatch.setattr(references_module, "PROFILE_STEPS", 60)
     monkeypatch.setattr(references_module, "PROFILE_ROWS", range(1))
+    monkeypatch.setattr(references_module, "TRIES", 3)
     rows = [c for name in ("grids", "table") for c in SETS[name]() if c.evaluations == 8]
     curved, fitted = (
         next(c for c in rows if c.row == row)
@@ -179,7 +180,12 @@ def test_a_fine_run_of_tune_is_measured_once_and_kept(study, monkeypatch):
     assert file.stat().st_mtime_ns == written
     assert not study.failed
     assert len(study.store.read(curved)) == len(study.store.read(fitted)) == 1
-    travelled, profile = study.references.travel("fp16")
+    fine = study.references.travel("fp16")
+    travelled, profile = fine.travelled, fine.profile
+    (file,) = study.references.folder.glob("grid-three-8.json")
+    errors, grids = zip(*json.loads(file.read_text()), strict=True)
+    assert list(errors) == sorted(errors) and len(grids) == 3
+    assert {len(grid) for grid in grids} == {9}
     assert travelled.boundaries == (0.875,) and len(travelled.sigmas) == 60
     assert profile[0][0] > profile[-1][0] and 0.5 < max(d for _, d in profile) <= 1.0
 
