@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ class Worker:
         tiles = {t for n in self.args.tokens for t in candidates(n, self.sms)}
         jobs = [(name, tile) for name in self.args.types for tile in tiles]
         began = time.monotonic()
-        with ThreadPoolExecutor(self.args.threads) as pool:
+        with ThreadPoolExecutor(1 if self.args.rehearse else self.args.threads) as pool:
             failed = [f for f in pool.map(one, jobs) if f]
         if not self.args.rehearse:
             torch.cuda.synchronize()
@@ -189,7 +188,11 @@ class Worker:
                                 for b in stored:
                                     multiply(b)
 
-                            more = {"error": f"{error:.1e}", "repeats": same, "tile": asdict(tile)}
+                            more = {
+                                "error": f"{error:.1e}",
+                                "repeats": same,
+                                "tile": tile._asdict(),
+                            }
                             timed(key, work, len(stored), **more)
                             if not error < 1e-2 or not same or self.zeros.any():
                                 print("WRONG:", key, flush=True)

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import triton
 
@@ -27,13 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CAPABILITY = (9, 0)  # the tensor cores' instructions are Hopper's own
-TRITON = (3, 6)  # whose Gluon the kernel is written for
+TRITON = (3, 6)  # whose Gluon the kernel is written for: its names still change
 STEP = 64  # weights of a row and a plane that a step multiplies
 USED = range(0)  # numbers of tokens for which it is used: none, until it is measured
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """What a program makes, and how.
 
     Args:
@@ -80,6 +78,11 @@ def tile_of(tokens: int, columns: int, kind: Kind, device: torch.device) -> Tile
     """The tile for a size; None where the product is made otherwise."""
     if tokens not in USED or columns % (STEP * kind.planes) or not available(device):
         return None
+    return _likeliest(tokens, device)
+
+
+@cache
+def _likeliest(tokens: int, device: torch.device) -> Tile:
     return candidates(tokens, sms_of(device))[0]
 
 
@@ -91,7 +94,7 @@ def available(device: torch.device) -> bool:
     version = tuple(int(n) for n in triton.__version__.split(".")[:2])
     return (
         device.type == "cuda"
-        and version >= TRITON
+        and version == TRITON
         and torch.cuda.get_device_capability(device) == CAPABILITY
     )
 
@@ -131,7 +134,33 @@ def arrivals(tiles: int, device: torch.device) -> Tensor:
     return held
 
 
-_launches: dict[tuple[Any, ...], Any] = {}  # as ``expand`` keeps them
+class Launch(NamedTuple):
+    """What is the same for all products of a size: worked out once, as Python is waited for."""
+
+    tiles: int
+    programs: int
+    shared: int  # numbers of float32 for sums of tiles that programs share
+    numbers: tuple[int, ...]  # the kernel's, in its order
+    shape: tuple[int, ...]  # what it is compiled for beside the kind, in its order
+
+
+@cache
+def launch_of(
+    tile: Tile, tokens: int, rows: int, columns: int, weights: int, planes: int, biased: bool
+) -> Launch:
+    """A size's, for types of ``weights`` a block and ``planes``."""
+    steps, rest = divmod(columns, STEP * planes)
+    if rest:
+        raise ValueError(f"{columns} columns are no multiple of {STEP * planes}")
+    tiles = triton.cdiv(tokens, tile.tokens) * triton.cdiv(rows, tile.rows)
+    programs = min(tile.programs or tiles, tiles * steps)
+    shared = 2 * programs * tile.rows * tile.tokens if tiles % programs else 4
+    numbers = tokens, rows, columns // weights, steps
+    shape = biased, tile.rows, tile.tokens, tile.stages, tile.held
+    return Launch(tiles, programs, shared, numbers, shape)
+
+
+_ready: dict[tuple[Any, ...], Any] = {}  # compiled kernels, as ``expand`` keeps them
 
 
 def fused(
@@ -156,39 +185,33 @@ def fused(
     """
     import torch
 
-    tokens, columns = x.shape
-    steps = columns // (STEP * kind.planes)
-    if columns % (STEP * kind.planes):
-        raise ValueError(f"{columns} columns are no multiple of {STEP * kind.planes}")
-    out = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
+    (tokens, columns), device = x.shape, x.device
+    out = torch.empty(tokens, rows, dtype=x.dtype, device=device)
     if not tokens:
         return out
+    size = launch_of(tile, tokens, rows, columns, kind.weights, kind.planes, bias is not None)
     if x.stride(1) != 1 or x.stride(0) % 16 or x.data_ptr() % 16:
         x = x.clone(memory_format=torch.contiguous_format)
-    tiles = triton.cdiv(tokens, tile.tokens) * triton.cdiv(rows, tile.rows)
-    programs = min(tile.programs or tiles, tiles * steps)
-    shared = 2 * programs * tile.rows * tile.tokens if tiles % programs else 4
-    work = torch.empty(shared, dtype=torch.float32, device=x.device)
-    count = arrivals(tiles, x.device) if zeros is None else zeros
+    work = torch.empty(size.shared, dtype=torch.float32, device=device)
+    count = arrivals(size.tiles, device) if zeros is None else zeros
     words, known = as_words(blocks, kind), x if bias is None else bias
-    numbers = tokens, rows, columns // kind.weights, steps, x.stride(0)
-    given = (x, words, known, out, work, count, *numbers)
-    shape = bias is not None, tile.rows, tile.tokens, tile.stages, tile.held
-    key = kind, x.dtype, known.dtype, x.device, tile, words.data_ptr() % 16, known.data_ptr() % 16
-    ready = _launches.get((*key, shape))
-    here = x.device.type != "cuda" or x.device.index == torch.cuda.current_device()
-    with nullcontext() if here else torch.cuda.device(x.device):  # Triton launches on the current
+    given = (x, words, known, out, work, count, *size.numbers, x.stride(0))
+    places = words.data_ptr() % 16, known.data_ptr() % 16, rows % 16  # compiled for multiples
+    key = kind, x.dtype, known.dtype, device, size.shape, tile.registers, places
+    ready = _ready.get(key)
+    here = device.type != "cuda" or device.index == torch.cuda.current_device()
+    with nullcontext() if here else torch.cuda.device(device):  # Triton launches on the current
         if ready is not None:
-            ready[programs, 1, 1](*given, *kind.constants.values(), *shape)
+            ready[size.programs, 1, 1](*given, *kind.constants.values(), *size.shape)
             return out
         from .fused_kernel import fused_kernel
 
         names = "BIAS", "ROWS", "TOKENS", "STAGES", "HELD"
         limit = {"maxnreg": tile.registers} if tile.registers else {}
-        made = fused_kernel[programs, 1, 1](
-            *given, **kind.constants, **dict(zip(names, shape, strict=True)),
+        made = fused_kernel[size.programs, 1, 1](
+            *given, **kind.constants, **dict(zip(names, size.shape, strict=True)),
             num_warps=tile.warps, **limit,
         )  # fmt: skip
     if made is not None and _RELAUNCHES:  # the interpreter makes none
-        _launches[*key, shape] = made
+        _ready[key] = made
     return out
