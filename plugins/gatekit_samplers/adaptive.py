@@ -104,7 +104,7 @@ class RK45(AdaptiveRungeKutta):
     """Dormand-Prince 5(4) that chooses its steps. Order 5, six evaluations an attempted step.
 
     Source: Dormand and Prince, J. Comput. Appl. Math. 6 (1980) 19; step control: Hairer, Norsett,
-    Wanner, "Solving Ordinary Differential Equations I", equations II.4.11 to II.4.13.
+    Wanner, "Solving Ordinary Differential Equations I", 2nd edition, equations II.4.11 to II.4.13.
     """
 
     name, order, nfe_per_step, tableau = "rk45", 5, 6, DOPRI5
@@ -114,7 +114,7 @@ class RK23(AdaptiveRungeKutta):
     """Bogacki-Shampine 3(2) that chooses its steps. Order 3, three evaluations an attempted step.
 
     Source: Bogacki and Shampine, Appl. Math. Lett. 2 (1989) 321; step control: Hairer, Norsett,
-    Wanner, "Solving Ordinary Differential Equations I", equations II.4.11 to II.4.13.
+    Wanner, "Solving Ordinary Differential Equations I", 2nd edition, equations II.4.11 to II.4.13.
     """
 
     name, order, nfe_per_step, tableau = "rk23", 3, 3, RALSTON3

@@ -29,7 +29,8 @@ class Commit(LimitedUniPC):
 
     Measured on the small model (docs/samplers.md), not on Wan weights.
 
-    Source: Zhao et al., arXiv 2302.04867: UniP, UniC and B_2(h); the limiter is this project's.
+    Source: Zhao et al., arXiv 2302.04867: UniP, UniC and B(h) = e^h - 1; the limiter is this
+    project's.
     """
 
     name = "commit"

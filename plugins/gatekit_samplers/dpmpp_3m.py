@@ -13,8 +13,8 @@ class DPMpp3M(ExponentialMultistep):
     second difference is half of the integral, phi_3 where 2 phi_3 is due, and the first step
     stays of order 1: each holds them at order 2.
 
-    Source: Lu et al., arXiv 2211.01095, the multistep solver for k = 3, which the paper describes
-    with ``dpmpp_2m``; the integral is exact here.
+    Source: Lu et al., arXiv 2211.01095, the multistep solver of order 3 in the authors' code; the
+    integral is exact here.
     """
 
     name, order, history, points = "dpmpp_3m", 3, 2, 3

@@ -24,7 +24,7 @@ class ERSDEParams(MultistepParams):
         coordinate: Axis of interpolation; see MultistepParams. ve is the paper's.
         order: Predictions it uses.
         scale: The noise scale phi(v), v = s/alpha: ode v, sde v^2, sde_2 v^1.5, sde_5
-            v (exp(v^0.3) + 10), the paper's best.
+            v (exp(v^0.3) + 10), the default of the authors' code.
     """
 
     coordinate: Coordinate = "ve"

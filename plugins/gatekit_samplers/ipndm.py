@@ -26,8 +26,8 @@ class IPNDM(AdamsBashforth):
     constants 55, -59, 37, -9 hold for equal steps alone). Order 3 with three or four velocities:
     the first two steps have fewer.
 
-    Source: Zhang and Chen, arXiv 2204.13902, iPNDM (PNDM of Liu et al., arXiv 2202.09778,
-    without its Runge-Kutta start).
+    Source: Zhang and Chen, arXiv 2204.13902, iPNDM, there on the noise prediction (PNDM of Liu et
+    al., arXiv 2202.09778, without its Runge-Kutta start).
     """
 
     name, order, history, points = "ipndm", 3, 3, 4

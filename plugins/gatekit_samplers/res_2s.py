@@ -24,8 +24,8 @@ class RES2S(TwoStages):
 
     x_2 = transfer(x, D, s_2); x' = (s'/s) x + w_1 D + w_2 D(x_2, s_2).
 
-    Source: Zhang et al., arXiv 2308.02157, the single-step solver of two stages; Hochbruck and
-    Ostermann, SIAM J. Numer. Anal. 43 (2005) 1069, section 5.
+    Source: Zhang et al., arXiv 2308.02157, algorithm 1; Hochbruck and Ostermann, SIAM J. Numer.
+    Anal. 43 (2005) 1069, section 5.
     """
 
     name = "res_2s"

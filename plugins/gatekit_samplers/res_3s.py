@@ -45,8 +45,8 @@ class RES3S(ThreeStages):
     Three evaluations a step. gamma solves 2 (gamma c_2 + c_3) = 3 (gamma c_2^2 + c_3^2); with
     3 c_3^3 in its place, as one sees it elsewhere, the order is 2 unless c_3 is 1.
 
-    Source: Zhang et al., arXiv 2308.02157, the single-step solver of three stages; Hochbruck and
-    Ostermann, SIAM J. Numer. Anal. 43 (2005) 1069, section 5.
+    Source: Hochbruck and Ostermann, SIAM J. Numer. Anal. 43 (2005) 1069, section 5; Zhang et al.,
+    arXiv 2308.02157, the order conditions for diffusion.
     """
 
     name = "res_3s"

@@ -42,7 +42,8 @@ class SASolver(ExponentialMultistep):
     History ``close`` has nothing to correct early: the shifted history gives the same change on
     entry.
 
-    Source: Xue et al., arXiv 2309.05019, algorithm 1.
+    Source: Xue et al., arXiv 2309.05019, SA-Predictor and SA-Corrector, coefficients of equations
+    15 and 18.
     """
 
     name, stochastic, order, history = "sa_solver", True, 3, 3

@@ -139,7 +139,7 @@ def bh_weights(
 
     With r_j = (c_j - c(s))/h and psi_k = integral of (e^(h r)/..) r^k, the weights satisfy
     sum_j rho_j r_j^k = psi_k for k = 1..p, where rho_j = a_j r_j (the paper's
-    linear system). One unknown takes rho = 1/2 times B(h)/(e^h - 1): this alone tells B_1 from B_2.
+    linear system). One unknown takes rho = 1/2 times B(h)/(e^h - 1): this alone tells bh1 from bh2.
 
     Args:
         path: Noise path.

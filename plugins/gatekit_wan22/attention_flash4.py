@@ -1,8 +1,8 @@
 """FlashAttention 4 (package ``flash-attn-4``): kernels of its own for Hopper and Blackwell.
 
 Zadouri et al., "FlashAttention-4: Algorithm and Kernel Pipelining Co-Design for Asymmetric Hardware
-Scaling". Exact attention, sums in float32. Its first call of a kind compiles a kernel; the package
-can keep it on disk.
+Scaling", arXiv 2603.05451. Exact attention, sums in float32. Its first call of a kind compiles a
+kernel; the package can keep it on disk.
 """
 
 # pyright: basic, reportMissingImports=false
