@@ -114,12 +114,13 @@ def chosen(
 ) -> list[tuple[float, list[float]]]:
     """At most ``runs`` grids, run, with the errors of their ends, best first.
 
-    That of ``placed``, that of ``curvature`` as the command of this name writes it, and those of a
-    search from the better of the two.
+    Those of ``curvature`` with the last sigma of the command of this name and with another, the
+    one of ``placed``, and those of a search.
     """
-    known = _equidistributed(fine, first, steps, USUAL)
-    candidates = [known, placed(fine, first, steps)[0]]
-    return tried(candidates, fine.travelled.boundaries, ends, fine.ends, runs)
+    few = steps < FEW
+    smooth = [_equidistributed(fine, first, steps, last) for last in (USUAL, LAST[few])]
+    fitted = [] if few else [placed(fine, first, steps)[0]]
+    return tried(smooth, fitted, fine.travelled.boundaries, ends, fine.ends, runs)
 
 
 def _equidistributed(fine: Fine, first: float, steps: int, last: float) -> list[float]:

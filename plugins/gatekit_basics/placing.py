@@ -22,10 +22,11 @@ APART = 0.5  # least number of steps between two switches, and from a switch to 
 class Places:
     """Grids of as many steps as a given one, each named by numbers; zeros name the given one.
 
+    - For each switch, by what part of a step later it is crossed: what the end depends on most,
+      so it has a number of its own.
+    - For each switch, how many more steps lie above it.
     - By how much the logarithm of the last sigma before 0 is raised.
-    - For each switch, how many more steps lie above it. A fraction decides where in its step the
-      switch is crossed.
-    - The logarithm of a factor of the density of steps at low noise, and of one at high noise.
+    - The logarithm of a factor of the density of steps at high noise, and of one at low noise.
 
     So that each number does one thing, the steps above a switch are the same whatever the others
     are. Where there is no switch, the factors share steps between high and low noise.
@@ -35,7 +36,7 @@ class Places:
         boundaries: Sigmas of the switches, descending.
 
     Attributes:
-        moves: A first move of each number, large enough to matter.
+        moves: A first move of each number, large enough to matter, the likelier way.
     """
 
     def __init__(self, grid: Sequence[float], boundaries: Sequence[float]) -> None:
@@ -44,7 +45,8 @@ class Places:
         self._base, self.steps = list(grid), len(grid) - 1
         self._nodes = np.array([theta(s) for s in grid[:-1]])
         self.boundaries = [b for b in boundaries if grid[-2] < b < grid[0]]
-        self.moves = [0.45, *(1.0 for _ in self.boundaries), 0.5, 0.5]
+        switches = len(self.boundaries)
+        self.moves = [*[0.15] * switches, *[1.0] * switches, -0.45, -0.5, -0.5]
         self._above = [float(np.interp(theta(b), *self._counted())) for b in self.boundaries]
 
     def _counted(self) -> tuple[Vector, Vector]:
@@ -58,7 +60,8 @@ class Places:
 
         if not any(numbers):
             return self._base
-        last, (low, high) = self._base[-2] * math.exp(numbers[0]), numbers[-2:]
+        raised, high, low = numbers[-3:]
+        last = self._base[-2] * math.exp(raised)
         if last >= min([*self.boundaries, self._base[0]]):
             return None
         angles = np.linspace(self._nodes[0], theta(last), POINTS + 1)
@@ -70,8 +73,8 @@ class Places:
         areas *= (self.steps - 1) / areas[-1]
         if self.boundaries:
             natural = [float(np.interp(theta(b), angles, areas)) for b in self.boundaries]
-            shifts = numbers[1 : 1 + len(self.boundaries)]
-            wanted = [a + b for a, b in zip(self._above, shifts, strict=True)]
+            parts, wholes = numbers[: len(natural)], numbers[len(natural) : -3]
+            wanted = [sum(n) for n in zip(self._above, parts, wholes, strict=True)]
             knots = [0.0, *wanted, self.steps - 1.0]
             if min(b - a for a, b in pairwise(knots)) < APART:
                 return None

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ends = Callable[[list[float]], "Tensor | None"]
-SMALLEST = 1 / 8  # of the first moves: where the search stops
+SMALLEST = 1 / 32  # of the first moves: where the search stops
 
 
 def error_of(ends: Tensor | None, truth: Tensor) -> float:
-    """Geometric mean over prompts of |x - r|/|r|; infinite for a run that failed.
+    """Of |x - r|/|r| over prompts the mean of power 1/2; infinite for a run that failed.
 
-    Of the logarithm, since errors of prompts differ by ten times and more: the worst prompt alone
-    would decide a root mean square, and its grid fits nobody else's.
+    Errors of prompts differ by ten times and more: in a root mean square the worst prompt alone
+    would decide, and its grid fits nobody else's; in a geometric mean no prompt is ever lost.
 
     Args:
         ends: ``[B, n]`` of a run; None if there are none.
@@ -28,7 +28,7 @@ def error_of(ends: Tensor | None, truth: Tensor) -> float:
     if ends is None or not bool(ends.isfinite().all()):
         return math.inf
     relative = (ends.double() - truth.double()).norm(dim=1) / truth.double().norm(dim=1)
-    return float(relative.clamp_min(1e-12).log().mean().exp())
+    return float(relative.sqrt().mean() ** 2)
 
 
 class Trial:
@@ -67,44 +67,59 @@ class Trial:
         return min(self.tried, key=lambda pair: pair[0])
 
 
-def search(trial: Trial, places: Places) -> None:
-    """Compass search over the numbers of ``places`` until ``trial`` has no runs left.
+def search(trial: Trial, places: Places, leave: int = 0) -> None:
+    """Compass search over the numbers of ``places`` until ``trial`` has ``leave`` runs left.
 
     One number after another is moved, first the way that seems better; where neither way helps,
-    its move is halved (Hooke and Jeeves, J. ACM 8 (1961) 212, with a length for each number and
-    without pattern moves: runs are dear).
+    its move becomes that to the vertex of the parabola through the three squares of the error
+    (Hooke and Jeeves, J. ACM 8 (1961) 212, with a length for each number and without pattern
+    moves: runs are dear). Near the least error its square is a parabola, however sharp.
     """
     best, lengths = [0.0] * len(places.moves), list(places.moves)
-    ways = [-1.0] * len(lengths)
     least = trial(places.grid(best))
-    while trial.left > 0:
-        alive = [i for i, move in enumerate(places.moves) if lengths[i] >= SMALLEST * move]
+    while True:
+        shares = [abs(a / b) for a, b in zip(lengths, places.moves, strict=True)]
+        alive = [i for i, share in enumerate(shares) if share >= SMALLEST]
         if not alive:
             return
         for i in alive:
-            errors: dict[float, float] = {}
-            for way in (ways[i], -ways[i]):
-                numbers = [*best[:i], best[i] + way * lengths[i], *best[i + 1 :]]
-                errors[way] = trial(places.grid(numbers))
-                if errors[way] < least:
-                    best, least = numbers, errors[way]
+            errors: list[float] = []
+            for move in (lengths[i], -lengths[i]):
+                if trial.left <= leave:
+                    return
+                numbers = [*best[:i], best[i] + move, *best[i + 1 :]]
+                errors.append(trial(places.grid(numbers)))
+                if errors[-1] < least:
+                    best, least, lengths[i] = numbers, errors[-1], move
                     break
             else:
-                lengths[i] /= 2
-            ways[i] = min(errors, key=lambda way: errors[way])
+                lengths[i] *= _vertex(errors[0], least, errors[1])
+
+
+def _vertex(ahead: float, here: float, behind: float) -> float:
+    """Where the parabola through three squares at 1, 0, -1 is least, a quarter away at least."""
+    if not math.isfinite(ahead + behind):
+        return 0.5 if ahead <= behind else -0.5
+    bend = ahead**2 + behind**2 - 2 * here**2
+    place = (behind**2 - ahead**2) / (2 * bend) if bend > 0 else 0.0
+    return math.copysign(max(abs(place), 0.25), behind - ahead)
 
 
 def tried(
-    candidates: Sequence[list[float]],
+    smooth: Sequence[list[float]],
+    fitted: Sequence[list[float]],
     boundaries: Sequence[float],
     ends: Ends,
     truth: Tensor,
     runs: int,
 ) -> list[tuple[float, list[float]]]:
-    """Run the candidates, then what is searched from the best of them on.
+    """Run some grids, then what is searched from the best smooth one on, then from the best.
+
+    A fitted grid may lie at the bottom of a valley that is not the deepest.
 
     Args:
-        candidates: Grids of one number of steps; at least one.
+        smooth: Grids of one number of steps; at least one.
+        fitted: More, of as many steps.
         boundaries: Sigmas below which another field predicts.
         ends: Runs a grid.
         truth: Ends of the fine run, ``[B, n]``.
@@ -114,8 +129,10 @@ def tried(
         (error, grid), best first.
     """
     trial = Trial(ends, truth, runs)
-    for grid in candidates:
+    start = min(smooth, key=trial)
+    for grid in fitted:
         trial(grid)
-    if len(candidates[0]) > 4:
+    if len(start) > 4:
+        search(trial, Places(start, boundaries), leave=trial.left // 2)
         search(trial, Places(trial.best[1], boundaries))
     return sorted(trial.tried, key=lambda pair: pair[0])
