@@ -67,33 +67,44 @@ class Trial:
         return min(self.tried, key=lambda pair: pair[0])
 
 
-def search(trial: Trial, places: Places, leave: int = 0) -> None:
-    """Compass search over the numbers of ``places`` until ``trial`` has ``leave`` runs left.
+class Compass:
+    """Compass search over the numbers of ``places``.
 
     One number after another is moved, first the way that seems better; where neither way helps,
     its move becomes that to the vertex of the parabola through the three squares of the error
     (Hooke and Jeeves, J. ACM 8 (1961) 212, with a length for each number and without pattern
     moves: runs are dear). Near the least error its square is a parabola, however sharp.
+
+    Args:
+        trial: Runs grids.
+        places: Grids; the one of zeros is begun with.
     """
-    best, lengths = [0.0] * len(places.moves), list(places.moves)
-    least = trial(places.grid(best))
-    while True:
-        shares = [abs(a / b) for a, b in zip(lengths, places.moves, strict=True)]
-        alive = [i for i, share in enumerate(shares) if share >= SMALLEST]
-        if not alive:
-            return
-        for i in alive:
-            errors: list[float] = []
-            for move in (lengths[i], -lengths[i]):
-                if trial.left <= leave:
-                    return
-                numbers = [*best[:i], best[i] + move, *best[i + 1 :]]
-                errors.append(trial(places.grid(numbers)))
-                if errors[-1] < least:
-                    best, least, lengths[i] = numbers, errors[-1], move
-                    break
-            else:
-                lengths[i] *= _vertex(errors[0], least, errors[1])
+
+    def __init__(self, trial: Trial, places: Places) -> None:
+        self._trial, self._places = trial, places
+        self._best, self._lengths = [0.0] * len(places.moves), list(places.moves)
+
+    def search(self, leave: int = 0) -> None:
+        """Until ``leave`` runs are left, or no move is long enough; again goes on from there."""
+        trial, lengths = self._trial, self._lengths
+        least = trial(self._places.grid(self._best))
+        while True:
+            pairs = enumerate(zip(lengths, self._places.moves, strict=True))
+            alive = [i for i, (length, first) in pairs if abs(length / first) >= SMALLEST]
+            if not alive:
+                return
+            for i in alive:
+                errors: list[float] = []
+                for move in (lengths[i], -lengths[i]):
+                    if trial.left <= leave:
+                        return
+                    numbers = [*self._best[:i], self._best[i] + move, *self._best[i + 1 :]]
+                    errors.append(trial(self._places.grid(numbers)))
+                    if errors[-1] < least:
+                        self._best, least, lengths[i] = numbers, errors[-1], move
+                        break
+                else:
+                    lengths[i] *= _vertex(errors[0], least, errors[1])
 
 
 def _vertex(ahead: float, here: float, behind: float) -> float:
@@ -113,9 +124,10 @@ def tried(
     truth: Tensor,
     runs: int,
 ) -> list[tuple[float, list[float]]]:
-    """Run some grids, then what is searched from the best smooth one on, then from the best.
+    """Run some grids, then what is searched from the best smooth one on.
 
-    A fitted grid may lie at the bottom of a valley that is not the deepest.
+    With half of the runs: a fitted grid may lie at the bottom of a valley that is not the deepest.
+    Where one is still the best then, the others go on from there.
 
     Args:
         smooth: Grids of one number of steps; at least one.
@@ -133,6 +145,11 @@ def tried(
     for grid in fitted:
         trial(grid)
     if len(start) > 4:
-        search(trial, Places(start, boundaries), leave=trial.left // 2)
-        search(trial, Places(trial.best[1], boundaries))
+        compass = Compass(trial, Places(start, boundaries))
+        compass.search(leave=trial.left // 2)
+        best = trial.best[0]
+        better = next((grid for grid in fitted if trial(grid) == best), None)
+        if better is not None:
+            compass = Compass(trial, Places(better, boundaries))
+        compass.search()
     return sorted(trial.tried, key=lambda pair: pair[0])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROFILE_ROWS, PROFILE_STEPS = range(16), 120
-TRIES = 24  # grids that are run on the same rows, for each number of steps
+TRIES = 40  # grids that are run on the same rows, for each number of steps
 
 
 def relative(x: Tensor, reference: Tensor) -> list[float]:

@@ -13,7 +13,7 @@ from gatekit.testing import Mixture
 from gatekit_basics.fit_runs import chosen
 from gatekit_basics.placing import Places
 from gatekit_basics.travel import Travel, fine_grid, mean_of
-from gatekit_basics.trying import Trial, error_of, search, tried
+from gatekit_basics.trying import Compass, Trial, error_of, tried
 
 
 def shifted(steps, shift=5.0):
@@ -93,8 +93,29 @@ def test_the_search_finds_a_grid_of_its_family():
     wanted = torch.tensor(places.grid([0.1, 2.0, math.log(0.5), 0.0, 0.0]))
     trial = Trial(lambda grid: torch.tensor([grid]), wanted[None], 60)
     first = trial(BASE)
-    search(trial, places)
+    Compass(trial, places).search()
     assert len(trial.tried) <= 60 and trial.best[0] < 0.1 * first
+
+
+def test_a_search_goes_on_where_it_was_and_runs_nothing_again():
+    places, ends = Places(BASE, (0.875,)), lambda grid: torch.tensor([grid])
+    wanted = ends(places.grid([0.1, 1.0, -0.4, 0.2, 0.3]))
+    whole, parts = Trial(ends, wanted, 30), Trial(ends, wanted, 30)
+    Compass(whole, places).search()
+    compass = Compass(parts, places)
+    for leave in (23, 11, 0):
+        compass.search(leave)
+        assert parts.left == leave
+    assert len({tuple(grid) for _, grid in parts.tried}) == 30
+    assert parts.best[0] < 0.3 * parts.tried[0][0] and whole.best[0] < 0.3 * whole.tried[0][0]
+
+
+def test_the_search_goes_on_from_a_fitted_grid_that_is_better():
+    other = Places(BASE, (0.875,)).grid([0.0, 4.0, 0.0, 0.0, 0.0])
+    wanted = torch.tensor(Places(other, (0.875,)).grid([0.1, 0.0, 0.0, 0.0, 0.0]))[None]
+    found = tried([BASE], [other], (0.875,), lambda g: torch.tensor([g]), wanted, 12)
+    first = error_of(torch.tensor([other]), wanted)
+    assert found[0][0] < 0.6 * first < 0.6 * error_of(torch.tensor([BASE]), wanted)
 
 
 def test_a_grid_where_every_run_fails_is_still_the_first():
