@@ -37,6 +37,7 @@ class Places:
 
     Attributes:
         moves: A first move of each number, large enough to matter, the likelier way.
+        least: The smallest move of each; steps above a switch move as wholes.
     """
 
     def __init__(self, grid: Sequence[float], boundaries: Sequence[float]) -> None:
@@ -47,6 +48,7 @@ class Places:
         self.boundaries = [b for b in boundaries if grid[-2] < b < grid[0]]
         switches = len(self.boundaries)
         self.moves = [*[0.15] * switches, *[1.0] * switches, -0.45, -0.5, -0.5]
+        self.least = [*[0.005] * switches, *[1.0] * switches, 0.02, 0.02, 0.02]
         self._above = [float(np.interp(theta(b), *self._counted())) for b in self.boundaries]
 
     def _counted(self) -> tuple[Vector, Vector]:

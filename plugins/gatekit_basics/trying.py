@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ends = Callable[[list[float]], "Tensor | None"]
-SMALLEST = 1 / 32  # of the first moves: where the search stops
 
 
 def error_of(ends: Tensor | None, truth: Tensor) -> float:
@@ -89,8 +88,8 @@ class Compass:
         trial, lengths = self._trial, self._lengths
         least = trial(self._places.grid(self._best))
         while True:
-            pairs = enumerate(zip(lengths, self._places.moves, strict=True))
-            alive = [i for i, (length, first) in pairs if abs(length / first) >= SMALLEST]
+            pairs = enumerate(zip(lengths, self._places.least, strict=True))
+            alive = [i for i, (length, smallest) in pairs if abs(length) >= smallest]
             if not alive:
                 return
             for i in alive:
