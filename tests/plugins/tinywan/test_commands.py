@@ -73,8 +73,8 @@ def test_what_a_study_costs(capsys):
     assert capsys.readouterr().out.splitlines()[2:] == [
         "2 cells: 16 evaluations a prompt, 32 passes of a model",
         "references fp16: 600 evaluations a prompt",
-        "fine runs of fp16: 960 evaluations, once",
-        "1 prompt: 1576 evaluations, 3 videos to judge",
+        "fine runs of fp16: 1920 evaluations, once",
+        "1 prompt: 2536 evaluations, 3 videos to judge",
     ]
 
 
