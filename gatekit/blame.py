@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gatekit.errors import GatekitError, PluginError, one_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gatekit.stage import Engine, Stage
     from gatekit.state import State
 
@@ -67,24 +69,44 @@ def causes(exc: BaseException) -> list[BaseException]:
 def check_result(stage: Stage, state: State, result: Any) -> None:
     """Raise PluginError unless a sampler returned a StepResult like the state."""
     x: Any = getattr(result, "x", None)
-    kind = (getattr(x, "shape", None), getattr(x, "dtype", None))
-    if kind != (state.x.shape, state.x.dtype):
+    if (found := _unlike(x, state.x)) is not None:
         raise PluginError(
             f"sampler {stage.sampler.name!r} must return a StepResult whose x has the shape "
             "and dtype of c.x",
             where=f"phase {stage.name}, sigma {state.sigma:.6g}",
-            value=type(result if x is None else x).__name__ if None in kind else kind,
+            value=type(result).__name__ if x is None else found,
             remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}; of a Linear its tensor()",
+        )
+
+
+def check_corrected(stage: Stage, where: str, state: State, x: Any) -> None:
+    """Raise PluginError unless a sampler's ``correct`` returned an x like the state's."""
+    if (found := _unlike(x, state.x)) is not None:
+        raise PluginError(
+            f"correct() of sampler {stage.sampler.name!r} must return x, with the shape and dtype "
+            "of c.x",
+            where=where,
+            value=found,
+            remedy=f"give {tuple(state.x.shape)}, {state.x.dtype}",
         )
 
 
 def check_state(policy: Any, where: str, before: State, after: Any) -> None:
     """Raise PluginError unless a history policy returned a State whose x is like the one before."""
-    x: Any = getattr(after, "x", None)
-    if type(after) is not type(before) or (x.shape, x.dtype) != (before.x.shape, before.x.dtype):
+    other = type(after) is not type(before)
+    found = type(after).__name__ if other else _unlike(after.x, before.x)
+    if found is not None:
         raise PluginError(
             f"history policy {policy.name!r} must return the state it was given, changed at most",
             where=where,
-            value=type(after).__name__,
-            remedy="return replace(state, ...), with x of the same shape and dtype",
+            value=found,
+            remedy=f"return replace(state, ...), x with {tuple(before.x.shape)}, {before.x.dtype}",
         )
+
+
+def _unlike(x: Any, like: Tensor) -> Any:
+    """None where x has the shape and dtype of ``like``; else what it has, or its type's name."""
+    kind: Any = (getattr(x, "shape", None), getattr(x, "dtype", None))
+    if kind == (like.shape, like.dtype):
+        return None
+    return type(x).__name__ if None in kind else (tuple(kind[0]), kind[1])

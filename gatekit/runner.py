@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gatekit.blame import blaming, blaming_each, check_result
+from gatekit.blame import blaming, blaming_each, check_corrected, check_result
 from gatekit.crossing import Crossing
 from gatekit.errors import InputError, NumericsError, PluginError
 from gatekit.ledger import Checkpoint, Ledger, Observer
@@ -280,7 +280,9 @@ class _Run:
 
     def _correct(self, stage: Stage, state: State, denoised: Tensor) -> Tensor:
         c = self._context(stage, state, state.sigma)
-        return self._sampler(stage, state, partial(stage.sampler.correct, c, denoised))
+        x = self._sampler(stage, state, partial(stage.sampler.correct, c, denoised))
+        check_corrected(stage, f"phase {stage.name}, sigma {state.sigma:.6g}", state, x)
+        return x
 
     @property
     def _keep(self) -> int:

@@ -93,7 +93,7 @@ class Engine:
         self.drew = False
         self.memory: Memory = state.guidance_memory
         self.opened: Stage | None = None
-        self.raised: BaseException | None = None  # by the model, when it was asked last
+        self.raised: BaseException | None = None  # by the model, when last asked or loaded
         self._evaluate: Evaluate | None = None
         self._known: tuple[Tensor, float, Tensor] | None = None
         self._pending: tuple[Any, Any, str] | None = None
@@ -103,7 +103,11 @@ class Engine:
         if self.opened is not stage:
             self.release()
             self.opened = stage
-            self._evaluate = stage.open()
+            try:
+                self._evaluate = stage.open()
+            except BaseException as exc:
+                self.raised = exc  # a history policy may be the one that asks: not its fault
+                raise
 
     def release(self) -> None:
         """Let the model go, if one is in."""

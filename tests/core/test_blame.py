@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pluggy
 import pytest
 import torch
@@ -12,7 +10,6 @@ from gatekit import (
     Cancelled,
     FunctionPhase,
     GatekitError,
-    HistoryPolicy,
     NumericsError,
     Phase,
     PluginError,
@@ -108,67 +105,6 @@ def test_a_strategy_that_raises_is_named():
     phase = FunctionPhase(Mixture(), "euler", GRID, name="low", strategy=Lost)
     with pytest.raises(PluginError, match=r"step 2, sigma 0\.5: strategy 'lost' .*ZeroDivision"):
         trace_phases([phase], X)
-
-
-class FaultyPolicy(HistoryPolicy):
-    """Raises, or returns no state, at one side of a boundary."""
-
-    name = "faulty_policy"
-
-    def __init__(self, side, gives=None):
-        super().__init__()
-        self.side, self.gives = side, gives
-
-    def _at(self, side, state):
-        if side != self.side:
-            return state
-        if self.gives is None:
-            raise KeyError("past")
-        return self.gives(state)
-
-    def leave(self, state, denoise, correct):
-        return self._at("leave", state)
-
-    def enter(self, state, denoise):
-        return self._at("enter", state)
-
-
-def crossed(policy, first="euler"):
-    phases = [
-        FunctionPhase(Mixture(), first, GRID[:3], name="high", field="a"),
-        FunctionPhase(Mixture(), "euler", GRID[2:], name="low", field="b", history=policy),
-    ]
-    return trace_phases(phases, X)
-
-
-@pytest.mark.parametrize("side", ["leave", "enter"])
-def test_a_history_policy_that_raises_is_named(side):
-    with pytest.raises(
-        PluginError, match=r"'faulty_policy' of .*test_blame raised KeyError"
-    ) as end:
-        crossed(FaultyPolicy(side))
-    assert "start of phase low" in str(end.value) and isinstance(end.value.__cause__, KeyError)
-
-
-@pytest.mark.parametrize("side", ["leave", "enter"])
-@pytest.mark.parametrize(
-    "gives", [lambda state: state.x, lambda state: replace(state, x=state.x[:, :2])]
-)
-def test_a_history_policy_that_gives_no_such_state_is_named(side, gives):
-    with pytest.raises(PluginError, match="'faulty_policy' must return the state it was given"):
-        crossed(FaultyPolicy(side, gives))
-
-
-def test_a_sampler_that_cannot_correct_is_not_taken_for_the_policy():
-    class NoEnd(FaultyAtTheEnd):
-        name = "no_end"
-
-        def correct(self, c, denoised):
-            raise ValueError("no")
-
-    with pytest.raises(PluginError, match=r"sampler 'no_end' .* raised ValueError") as end:
-        crossed("close", NoEnd())
-    assert "phase high, step 2" in str(end.value)
 
 
 @pytest.mark.usefixtures("k_diffusion")
