@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "cudnn_fp8"
 LARGEST = 448.0  # of e4m3
-TINY = 1e-12  # a scale of zeros
+TINY = 1e-30  # no larger numbers: nothing is told of the others
 PROBABILITY = 256.0  # what probabilities are multiplied by
 FEW_KEYS = 2048  # below, attention stays in 16 bits
 TILE = 256  # keys that cuDNN takes at a time
@@ -84,12 +84,13 @@ def quantised(x: Tensor, told_by: Tensor, room: float = 1.0) -> tuple[Tensor, Te
     Args:
         x: The numbers.
         told_by: Those of them whose largest magnitude decides the scale.
-        room: How much larger the others may be; larger ones are cut to that.
+        room: How much larger the others may be; larger ones are cut to that. Where it is told
+            by zeros, as of keys that are alike there, 1 takes their place: q and k are normed.
     """
     import torch
 
     largest = torch.maximum(told_by.amax(), -told_by.amin()).float()
-    scale = (largest.clamp(min=TINY) * (room / LARGEST)).reshape(1)
+    scale = (largest.where(largest > TINY, 1.0) * (room / LARGEST)).reshape(1)
     return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
 
 

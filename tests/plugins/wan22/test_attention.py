@@ -12,7 +12,8 @@ H100, A100 = (9, 0), (8, 0)
 
 @pytest.mark.parametrize("capability", [H100, A100, (12, 0), None])
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cpu", "mps"])
-def test_auto_leaves_the_choice_to_torch(device, capability):
+def test_auto_leaves_the_choice_to_torch(device, capability, monkeypatch):
+    monkeypatch.setattr(attention, "find_spec", lambda name: None)  # flash 4 may be here
     for compute in ("bf16", "fp16", "fp8", "fp32"):
         assert choose("auto", device, compute, capability) == "native"
 
@@ -88,6 +89,22 @@ def test_an_installed_package_is_usable_if_new_enough(monkeypatch):
         assert ("flash4" in usable("cuda", "bf16", H100)) is there
     monkeypatch.setattr(attention, "version", lambda name: "2.1.1")
     assert choose("sage", "cuda", "bf16", H100) == "sage"
+
+
+@pytest.mark.parametrize("error", [ImportError("undefined symbol"), OSError("no such library")])
+def test_a_package_beside_it_that_cannot_be_imported_is_no_error_of_auto(error, monkeypatch):
+    """To look for ``flash_attn.cute`` imports ``flash_attn``, which may be of another package."""
+
+    def broken(name):
+        if "." in name:
+            raise error
+        return object()
+
+    monkeypatch.setattr(attention, "find_spec", broken)
+    monkeypatch.setattr(attention, "version", lambda name: "4.0.0")
+    assert choose("auto", "cuda", "bf16", H100) == "native"
+    with pytest.raises(ScheduleError, match=r"'flash4' is not installed.*flash-attn-4"):
+        choose("flash4", "cuda", "bf16", H100)
 
 
 def test_names_are_those_of_diffusers():
