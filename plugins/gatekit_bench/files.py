@@ -52,12 +52,22 @@ class Random:
         return self._made[key]
 
 
+def kinds_of(sizes: TransformerSizes, variant: str) -> dict[str, str]:
+    """The type of each tensor of a GGUF whose ten matrices a block are of ``variant``."""
+    return {n: mix(variant, n) if is_matrix(n) else "BF16" for n in expected_shapes(sizes)}
+
+
+def weights_of(sizes: TransformerSizes, variant: str) -> int:
+    """Bytes of all tensors of ``write_gguf``'s file."""
+    shapes = expected_shapes(sizes)
+    return sum(_bytes(kind, shapes[name]) for name, kind in kinds_of(sizes, variant).items())
+
+
 def write_gguf(path: Path, sizes: TransformerSizes, variant: str, fill: Fill = no_weights) -> Path:
     """A GGUF whose ten matrices a block are of ``variant``, all else BF16."""
     from gguf.constants import GGMLQuantizationType
 
-    shapes = expected_shapes(sizes)
-    kinds = {n: mix(variant, n) if is_matrix(n) else "BF16" for n in shapes}
+    shapes, kinds = expected_shapes(sizes), kinds_of(sizes, variant)
     entries, offset = b"", 0
     places: list[tuple[int, str, tuple[int, ...]]] = []
     for name, shape in shapes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,13 @@ class Lab:
             return ""
         return f"extrapolated from {self.sizes.layers} of {self.whole.layers} blocks"
 
+    @property
+    def measured(self) -> str:
+        """Says that figures are of fewer blocks than the model has, where they are."""
+        if self.factor == 1.0:
+            return ""
+        return f"of {self.sizes.layers} of {self.whole.layers} blocks, not extrapolated"
+
     def label(self, name: str) -> str:
         """What a model is called in rows."""
         return {PLAIN: self.compute, PEER: f"{PEER} {self.compute}"}.get(name, name)
@@ -121,6 +129,15 @@ class Lab:
         for name in names:
             if name in self._open:
                 self._open.pop(name).unload()
+
+    def room(self, need: float) -> None:
+        """Raise LeftOut where ``need`` bytes of files are more than there is room for."""
+        free = shutil.disk_usage(self.folder).free
+        if free < need:
+            raise LeftOut(
+                f"{need / 1e9:.0f} GB are needed in {self.folder} and {free / 1e9:.0f} are free; "
+                "name another place with --files"
+            )
 
     def close(self) -> None:
         """Give everything back."""

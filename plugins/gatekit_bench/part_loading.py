@@ -10,7 +10,7 @@ from typing import Any
 
 import gatekit
 from gatekit_bench.files import Random, write_gguf, write_safetensors
-from gatekit_bench.findings import LeftOut, Row
+from gatekit_bench.findings import Row
 from gatekit_bench.lab import PEER, PLAIN, Lab
 from gatekit_bench.part_gated import STEPS, arms, gate, seconds_of
 from gatekit_bench.peer import diffusers_config
@@ -23,10 +23,7 @@ TIMES = 2  # loads of each, of which the shorter counts
 def loading(lab: Lab) -> None:
     """Seconds of each load, then gated runs with what they load, nothing of it hidden."""
     size = 2 * sum(prod(shape) for shape in expected_shapes(lab.sizes).values())
-    free = shutil.disk_usage(lab.folder).free
-    if free < 1.1 * size:
-        need = f"{1.1 * size / 1e9:.0f} GB are needed in {lab.folder}"
-        raise LeftOut(f"{need} and {free / 1e9:.0f} are free; name another place with --files")
+    lab.room(1.1 * size)
     lab.findings.need(45 if lab.cuda else 0, "writing and loading an expert")
     lab.close()
     fill = Random(lab.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, field
 from math import prod
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatekit
-from gatekit_bench.files import Random, write_gguf, write_safetensors
+from gatekit_bench.files import Random, weights_of, write_gguf, write_safetensors
 from gatekit_bench.findings import LeftOut, Row
 from gatekit_bench.lab import GIB, Lab
 from gatekit_bench.part_forward import LIKELY
@@ -51,21 +50,16 @@ class Watch:
         return self.ended[-1][1] - (first - took)
 
 
-def write_both(lab: Lab) -> tuple[Path, Path]:
+def write_both(lab: Lab, files: tuple[Path, Path]) -> None:
     """The first expert as a GGUF, the second in bf16, with random weights.
 
     Raises:
         LeftOut: There is too little room, or the disk is too slow for the time that is left.
     """
-    first, second = lab.folder / "first.gguf", lab.folder / "second.safetensors"
+    first, second = files
     shapes = expected_shapes(lab.sizes)
     last = 2 * sum(prod(shape) for shape in shapes.values())
-    need, free = 1.4 * last, shutil.disk_usage(lab.folder).free
-    if free < need:
-        raise LeftOut(
-            f"{need / 1e9:.0f} GB are needed in {lab.folder} and {free / 1e9:.0f} are free; "
-            "name another place with --files"
-        )
+    lab.room(1.1 * (last + weights_of(lab.sizes, lab.types[0])))
     fill, began = Random(lab.device), time.perf_counter()
     write_gguf(first, lab.sizes, lab.types[0], fill)
     size, took = first.stat().st_size, time.perf_counter() - began
@@ -74,7 +68,6 @@ def write_both(lab: Lab) -> tuple[Path, Path]:
     write_safetensors(second, shapes, fill)
     size, took = size + second.stat().st_size, time.perf_counter() - began
     lab.findings.say(f"  {size / 1e9:.3g} GB of weight files written in {took:.1f} s")
-    return first, second
 
 
 def schedule(lab: Lab, files: tuple[Path, Path], vram: int | None) -> gatekit.Schedule:
@@ -141,8 +134,9 @@ def memory(lab: Lab) -> None:
     lab.findings.need(2 * each, "two runs of two experts")
     lab.close()
     forget_compiled()
-    files = write_both(lab)
+    files = lab.folder / "first.gguf", lab.folder / "second.safetensors"
     try:
+        write_both(lab, files)
         runs(lab, files, each)
     finally:
         for file in files:
@@ -161,7 +155,7 @@ def runs(lab: Lab, files: tuple[Path, Path], each: float) -> None:
     lab.findings.add(
         Row(
             f"stall at the switch, {apart / GIB:.3g} GiB", watch.stall, "s",
-            ratio=watch.stall, over="1 s", aim=STALL_AIM if lab.cuda else None, note=lab.note,
+            ratio=watch.stall, over="1 s", aim=STALL_AIM if lab.cuda else None, note=lab.measured,
         )
     )  # fmt: skip
     for limit, aim in LIMITS.items():
@@ -214,7 +208,7 @@ def report(
             over="" if free is None else "unlimited",
             ratio=None if free is None else watch.seconds / free.seconds,
             aim=aim if lab.cuda and lab.factor == 1.0 else None,
-            note=lab.note,
+            note=lab.measured,
         )
     )
     most = peak(lab)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import gatekit
-from gatekit_bench.files import Random, write_gguf, write_safetensors
-from gatekit_bench.findings import LeftOut, Row
+from gatekit_bench.files import Random, weights_of, write_gguf, write_safetensors
+from gatekit_bench.findings import Row
 from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
 from gatekit_bench.part_forward import LIKELY, able_here
 from gatekit_bench.part_gated import GATE, SCALE, SHIFT, STEPS, SWITCH, Gate, gate, seconds_of
@@ -25,20 +24,24 @@ PHASES = ("commit", "structure", "polish")
 def run(lab: Lab) -> None:
     """Two runs: all in fp8 with its attention, where that can be, and in the plain arithmetic."""
     fill, shapes = Random(lab.device), expected_shapes(lab.sizes)
-    room, free = (
-        int(3.3 * sum(prod(s) for s in shapes.values())),
-        shutil.disk_usage(lab.folder).free,
-    )
-    if free < room:
-        need = f"{room / 1e9:.0f} GB are needed in {lab.folder}"
-        raise LeftOut(f"{need} and {free / 1e9:.0f} are free; name another place with --files")
+    kinds = lab.types[0], lab.types[-1]
+    need = 2 * sum(prod(s) for s in shapes.values()) + sum(weights_of(lab.sizes, k) for k in kinds)
+    lab.room(1.1 * need)
     lab.findings.need(45 if lab.cuda else 0, "writing three files")
     lab.close()
-    files = [
-        write_gguf(lab.folder / f"run_{i}.gguf", lab.sizes, kind, fill)
-        for i, kind in enumerate((lab.types[0], lab.types[-1]))
-    ]
-    files.append(write_safetensors(lab.folder / "run.safetensors", shapes, fill))
+    files = [lab.folder / name for name in ("run_0.gguf", "run_1.gguf", "run.safetensors")]
+    try:
+        for file, kind in zip(files, kinds, strict=False):
+            write_gguf(file, lab.sizes, kind, fill)
+        write_safetensors(files[-1], shapes, fill)
+        runs(lab, files)
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def runs(lab: Lab, files: list[Path]) -> None:
+    """Each run on the three files."""
     able = able_here(lab, [FP8, PLAIN] if FP8 in lab.variants and lab.cuda else [PLAIN])
     fastest = next((name for name in (FP8_ALL, FP8) if name in able), PLAIN)
     for name in dict.fromkeys((fastest, PLAIN)):
@@ -103,14 +106,16 @@ def measured(lab: Lab, name: str, files: list[Path]) -> None:
     took, steps = time.perf_counter() - began, sum(s for _, _, s in watch.ended)
     passes = gate()
     theirs = peer(lab, passes)
-    note = "from files in the page cache to the last latent"
+    note = ", ".join(
+        filter(None, ("from files in the page cache to the last latent", lab.measured))
+    )
     how = lab.label(name)
     lab.findings.add(
         Row(
             f"a run of {STEPS} steps with guidance, {passes.total} passes, {how}", took, "s",
             over=f"{lab.label(PEER)}, two experts, loading included", ratio=took / theirs,
             aim=AIM if lab.cuda and lab.factor == 1.0 else None,
-            note=", ".join(filter(None, (note, lab.note))),
+            note=note,
         )
         if theirs
         else Row(f"a run of {STEPS} steps with guidance, {how}", took, "s", note=note)
