@@ -1,10 +1,10 @@
 """Attention backends by name: which there are here, which one a phase gets, and giving it.
 
-They run through diffusers' dispatcher. The rule of ``auto``: on Hopper flash 4, where it is
-installed and can be used; else torch's own choice, which on Hopper and Blackwell is cuDNN wherever
-the installed one is right. Asking for cuDNN by name runs the same
+They run through diffusers' dispatcher. The rule of ``auto``: torch's own choice, which on Hopper
+and Blackwell is cuDNN wherever the installed one is right. Asking for cuDNN by name runs the same
 kernel on copies that diffusers makes first (H100, torch 2.11, 32,760 tokens: 39.5 ms for 38.2).
-Backends that round to 8 bits are never chosen by themselves.
+Backends that round to 8 bits are never chosen by themselves, nor is flash 4, whose kernel is
+faster on an H100, until whole passes have been measured with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from . import attention_flash4, attention_fp8, attention_own
 
 AUTO = "auto"
 HALF = ("bf16", "fp16", "fp8")  # computes whose attention sees 16 bits
-HOPPER = 9  # the major number of its compute capability
 CUDNN_SINCE = (2, 6)  # of torch; 2.5.0 gave wrong results
 
 
@@ -171,9 +170,7 @@ def choose(
     place = (device, compute, capability, deterministic)
     here = f"here there are: {', '.join([AUTO, *usable(*place)])}"
     if asked == AUTO:
-        own = attention_flash4.NAME
-        hopper = capability is not None and capability[0] == HOPPER
-        return own if hopper and lacking(own, *place) is None else "native"
+        return "native"
     if asked not in BACKENDS:
         close = get_close_matches(asked, [AUTO, *BACKENDS], n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "flash4"
+FEW_KEYS = 2048  # below, torch's own is as fast or faster (512 keys, H100: 0.63 ms for 0.81)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -30,6 +31,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     import torch
 
+    if key.shape[1] < FEW_KEYS:
+        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
         operator()
     kernel: Any = torch.ops.gatekit.attention_flash4

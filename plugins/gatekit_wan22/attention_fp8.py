@@ -1,17 +1,15 @@
 """Attention in fp8: softmax(q k^T / sqrt(d)) v with all operands in e4m3, by cuDNN.
 
-q, k, v have one scale each: of v its largest magnitude over 448, of q and k 32 times the largest
-of every 16th token. For e4m3 keeps its three bits over 15 binary orders, and is as fine for numbers
-far below its largest: so q and k need not be read once more, and an outlier that was not looked at
-is still held. A mean of k over tokens is taken off before: what is taken off all keys adds the same
-number to all scores of a query, which the softmax does not see, and the rest is rounded the finer.
-Probabilities, at most 1, are multiplied by 256 before they are rounded. On Hopper cuDNN gives the
-output in e4m3 too; it cannot exceed the largest |v|, whose scale it gets. Sums are float32.
+q, k, v have one scale each, their largest magnitude over 448. The mean of k over its tokens is
+taken off before: it adds the same number to all scores of a query, which the softmax does not
+see, and the rest is rounded the finer. Probabilities, at most 1, are multiplied by 256 before they
+are rounded. On Hopper cuDNN gives the output in e4m3 too; it cannot exceed the largest |v|, whose
+scale it gets. Sums are float32.
 
 Keys in multiples of 256 take 0.86 of the time of others (H100, 32,768 beside 32,760). So up to a
-thousandth of keys of zeros is added, with values of zeros. Their score is 0, about the mean of a
-query's scores now; the exponentials of those sum up to at least their number (Jensen), so the
-output shrinks by about a thousandth at most, a fiftieth of what rounding does.
+thousandth of keys of zeros is added, with values of zeros. Their score is 0, which is the mean of
+a query's scores now; the exponentials of those sum up to at least their number (Jensen), so the
+output shrinks by a thousandth at most, a fiftieth of what rounding does.
 
 The graph interface of cuDNN comes with the package ``nvidia-cudnn-frontend``; the library itself is
 torch's. Few keys, as of a text, are left to torch: rounding them costs more than it saves.
@@ -31,12 +29,10 @@ if TYPE_CHECKING:
 
 NAME = "cudnn_fp8"
 LARGEST = 448.0  # of e4m3
-TINY = 1e-30  # no larger numbers: nothing is told of the others
+TINY = 1e-12  # a scale of zeros
 PROBABILITY = 256.0  # what probabilities are multiplied by
 FEW_KEYS = 2048  # below, attention stays in 16 bits
 TILE = 256  # keys that cuDNN takes at a time
-EACH = 16  # of so many tokens one is looked at
-ROOM = 32.0  # how much larger than those the others may be
 MOST_ADDED = 0.001  # of the keys
 WIDTHS = (64, 128)  # of a head, that cuDNN has kernels for
 
@@ -57,15 +53,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if key.shape[1] < FEW_KEYS or query.shape[-1] not in WIDTHS:
         q, k, v = (t.transpose(1, 2) for t in (query, key, value))
         return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-    q, q_scale = quantised(query, some(query), ROOM)
-    key = key - some(key).mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
-    few = some(key)
+    q, q_scale = quantised(query)
+    key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
     added = -key.shape[1] % TILE
     if 0 < added <= MOST_ADDED * key.shape[1]:
         zeros = (0, 0, 0, 0, 0, added)
         key, value = (torch.nn.functional.pad(t, zeros) for t in (key, value))
-    k, k_scale = quantised(key, few, ROOM)
-    v, v_scale = quantised(value, value)
+    k, k_scale = quantised(key)
+    v, v_scale = quantised(value)
     if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
         operator()
     kernel: Any = torch.ops.gatekit.attention_fp8
@@ -73,24 +68,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (out.to(torch.float32) * v_scale).to(query.dtype)
 
 
-def some(x: Tensor) -> Tensor:
-    """Tokens that tell how large all are."""
-    return x[:, ::EACH]
-
-
-def quantised(x: Tensor, told_by: Tensor, room: float = 1.0) -> tuple[Tensor, Tensor]:
-    """A tensor in e4m3, and its float32 scale ``[1]``: x = scale * q, nearly.
-
-    Args:
-        x: The numbers.
-        told_by: Those of them whose largest magnitude decides the scale.
-        room: How much larger the others may be; larger ones are cut to that. Where it is told
-            by zeros, as of keys that are alike there, 1 takes their place: q and k are normed.
-    """
+def quantised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor in e4m3, and its float32 scale ``[1]``: x = scale * q, nearly."""
     import torch
 
-    largest = torch.maximum(told_by.amax(), -told_by.amin()).float()
-    scale = (largest.where(largest > TINY, 1.0) * (room / LARGEST)).reshape(1)
+    largest = torch.maximum(x.amax(), -x.amin()).float()
+    scale = (largest.clamp(min=TINY) / LARGEST).reshape(1)
     return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
 
 

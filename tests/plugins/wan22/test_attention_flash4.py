@@ -20,8 +20,19 @@ def wanted(q, k, v):
     return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
 
 
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(attention_flash4, "FEW_KEYS", 1)
+
+
+def test_few_keys_are_torchs(monkeypatch):
+    monkeypatch.setattr(attention_flash4, "operator", None)  # would fail if it were asked for
+    q, k, v = (random(1, n, 2, 64, seed=i) for i, n in enumerate((40, 77, 77)))
+    assert torch.allclose(attention_flash4.attend(q, k, v), wanted(q, k, v), atol=1e-6)
+
+
 @pytest.mark.parametrize("keys", [40, 7])
-def test_it_is_attention_of_any_layout_and_stays_whole_when_compiled(keys):
+def test_it_is_attention_of_any_layout_and_stays_whole_when_compiled(keys, few):
     q, k, v = (random(1, 2, n, 64, seed=i).transpose(1, 2) for i, n in enumerate((40, keys, keys)))
     found = attention_flash4.attend(q, k, v)
     assert found.is_contiguous() and torch.allclose(found, wanted(q, k, v), atol=1e-6)
@@ -57,7 +68,7 @@ def test_the_package_is_given_contiguous_tensors_on_their_device(monkeypatch, wi
     assert devices == [q.device]
 
 
-def test_a_model_runs_with_it_and_goes_back(wan, inputs, tools, monkeypatch):
+def test_a_model_runs_with_it_and_goes_back(wan, inputs, tools, few, monkeypatch):
     calls = []
     inner = attention_flash4.attend
     monkeypatch.setattr(
