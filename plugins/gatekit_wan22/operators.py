@@ -6,7 +6,7 @@ result's shape and type and calls them as they are. What runs is chosen here, by
 | blocks are | tokens | what runs |
 |---|---|---|
 | on a GPU, of a type with a kernel | up to ``FEW_TOKENS``, in bf16 or fp16 | ``kernels.product`` |
-| on a Hopper, of a type with a kernel | ``fused.USED``, in bf16 or fp16 | ``kernels.fused`` |
+| on a Hopper, of ``fused.TYPES`` | ``fused.USED``, in bf16 or fp16 | ``kernels.fused`` |
 | on a GPU, of a type with a kernel | more | decoded into the shared buffer, then torch's product |
 | elsewhere, or of another type, or fp8 | any | the same, decoded by torch's operations |
 """

@@ -121,6 +121,7 @@ def test_the_choice_by_tokens(product, monkeypatch):
     monkeypatch.setattr(fused, "fused", lambda *args: made.append(args[0].shape) or product(*args))
     monkeypatch.setattr(fused, "available", lambda device: True)
     monkeypatch.setattr(fused, "sms_of", lambda device: 5)
+    monkeypatch.setattr(fused, "TYPES", ("Q2_K", "Q4_0"))
     for columns, used in [(512, range(0)), (512, range(2, 40)), (288, range(2, 40))]:
         monkeypatch.setattr(fused, "USED", used)
         for tokens in (1, 2, 39, 40):
@@ -129,6 +130,10 @@ def test_the_choice_by_tokens(product, monkeypatch):
             assert found.shape == (1, tokens, 48)
             assert (found[0] - exact).norm() < 1e-3 * exact.norm()
     assert made == [(2, 512), (39, 512)]
+    monkeypatch.setattr(fused, "TYPES", ("Q2_K",))  # another type is decoded first
+    x, data, bias, _ = case("Q4_0", 2, 48, 512, biased=True)
+    linear(x.view(1, 2, 512), data, "Q4_0", 48, bias)
+    assert len(made) == 2
 
 
 @interpreted
