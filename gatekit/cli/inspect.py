@@ -55,6 +55,9 @@ def inspect(
         print(f"  {entry.yaml}")
 
 
+PICTURES = (".mp4", ".png", ".webp")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One way to use a file."""
@@ -83,6 +86,12 @@ def entries_of(file: Path, asked: Path) -> list[Entry]:
             where=str(asked),
             remedy=f"gatekit decode {asked} -o OUT.mp4 makes a video of it",
         )
+    if file.suffix.lower() in PICTURES and made_here(file):
+        raise WeightsError(
+            "a result that gatekit made, no weights",
+            where=str(asked),
+            remedy=f"gatekit plan {asked} shows its schedule, gatekit run {asked} makes it again",
+        )
     known = dict.fromkeys(line for family in families() for line in family.describe_file(file))
     if known:
         print("\n".join([str(file), *known]))
@@ -91,6 +100,18 @@ def entries_of(file: Path, asked: Path) -> list[Entry]:
         where=str(asked if file == asked.absolute() else file),
         remedy=said(reasons) or "'gatekit plugins' lists what is installed",
     )
+
+
+def made_here(file: Path) -> bool:
+    """Whether a video or picture carries the schedule that made it."""
+    from gatekit.embed import read_embedded
+    from gatekit.errors import UserError
+
+    try:
+        read_embedded(file)
+    except UserError:
+        return False
+    return True
 
 
 def families() -> list[type[ModelFamily]]:

@@ -276,6 +276,16 @@ def test_a_video_is_made_again_bit_for_bit(here, capsys, tmp_path, monkeypatch):
     assert (moved / "again.mp4").read_bytes() == original
 
 
+def test_a_result_that_is_inspected_says_what_can_be_done_with_it(here, capsys):
+    assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 0
+    capsys.readouterr()
+    assert call(["inspect", "out.mp4"]) == 2
+    assert "gatekit run out.mp4 makes it again" in capsys.readouterr().err
+    (here / "other.mp4").write_bytes(b"no video")
+    assert call(["inspect", "other.mp4"]) == 2
+    assert "no installed plugin can use this file" in capsys.readouterr().err
+
+
 def test_other_weights_under_an_old_name_are_said(here, capsys):
     assert call(["run", "fake.yaml", "-p", "x", "-o", "out.mp4"]) == 0
     (here / "fine.num").write_text('{"gain": 0.7}')
