@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 import gatekit
 from gatekit_basics.changes import extending
-from gatekit_basics.fit_runs import FEW, Runs, chosen, from_plain, placed
+from gatekit_basics.fit_runs import FEW, Runs, as_plain, chosen, from_plain, measured_on, placed
 from gatekit_basics.fitting import minimizer, predicted_error
 from gatekit_basics.travel import Fine, load, save
 
@@ -37,7 +38,8 @@ def fit_command(
         typer.Option(
             "--keep",
             metavar="FILE",
-            help="Keep what was measured (.safetensors); where it is there, measure nothing.",
+            help="Keep what was measured (.safetensors); where it is there, measure nothing, and "
+            "try grids with the prompts, image and seeds it was measured with.",
         ),
     ] = None,
     tries: Annotated[
@@ -62,28 +64,29 @@ def fit_command(
     if own or plan.schedule.sigmas is None or plan.schedule.sigmas.allot is not None:
         raise gatekit.ScheduleError(
             "the phases have steps of their own: there is no one grid to place",
-            key=("sigmas",),
+            where=plan.schedule.source.where(("sigmas",)),
             remedy="give 'sigmas' the steps of the whole run and the phases 'until'",
         )
+    _refuse_moving(plan)
     before = list(plan.run_sigmas)
     steps = len(before) - 1
     if steps >= FEW:
         minimizer()
-    fields = [f"from {before[0]:.6f}"]
-    fields += [f"{p.field} {p.boundary.until:.6f}" for p in plan.phases]
+    fields = measured_on(plan)
     kept = load(keep, fields) if keep is not None and keep.exists() else None
+    each = [
+        gatekit.Inputs(prompt=prompt, image=image, seed=seed + i)
+        for i, prompt in enumerate(prompts or [])
+    ]
     if kept is not None:
+        if each and [as_plain(inputs) for inputs in each] != list(kept.inputs):
+            _say(f"what -p, -i and --seed say is not used: {keep} was measured with something else")
         each = [from_plain(inputs) for inputs in kept.inputs]
-    elif not prompts:
+    elif not each:
         raise gatekit.InputError(
             "a prompt is needed to measure with", where="-p", value=None, remedy='-p "..."'
         )
-    else:
-        each = [
-            gatekit.Inputs(prompt=prompt, image=image, seed=seed + i)
-            for i, prompt in enumerate(prompts)
-        ]
-    if kept is None and keep is not None:
+    elif keep is not None:
         gatekit.check_out(keep, "--keep")
     if kept is None or tries:
         for inputs in each:
@@ -99,9 +102,23 @@ def fit_command(
             sigmas, how = _tried(measured, runs, before, tries)
         else:
             sigmas, how = _placed(measured, before)
+        runs.planned(sigmas)  # what is written can be run
     text = _written(schedule, out, given, sigmas, how)
     gatekit.write_atomic(out, text.encode())
     print(out)
+
+
+def _refuse_moving(plan: gatekit.Plan) -> None:
+    """Raise ScheduleError where a boundary counts steps: it would go where the grid goes."""
+    for i, phase in enumerate(plan.schedule.phases):
+        form = "" if phase.until is None else phase.until.form[0]
+        if form in ("step", "fraction"):
+            raise gatekit.ScheduleError(
+                f"a boundary as {form} moves with the grid that is to be placed",
+                where=plan.schedule.source.where(("phases", i, "until")),
+                value=str(phase.until),
+                remedy=f"give it as sigma: here it is {plan.phases[i].boundary.until:.6g}",
+            )
 
 
 def _say(text: str) -> None:
@@ -124,10 +141,11 @@ def _tried(fine: Fine, runs: Runs, before: Sequence[float], tries: int) -> tuple
     steps = len(before) - 1
     with gatekit.Countdown(tries * steps * len(runs.given)) as bar:
         bar.doing("grids that are tried")
-        found = chosen(fine, before[0], steps, runs.ends(bar), tries)
-    (error, sigmas) = found[0]
-    _say(f"error to the fine runs: {error:.3g}, the least of {len(found)} grids that were run")
-    return sigmas, f"chosen from {len(found)} that were run, nearest to"
+        found = chosen(fine, before[0], steps, runs.ends(bar), tries, own=before)
+    ran = [error for error, _ in found if error < math.inf]
+    error, sigmas = found[0]
+    _say(f"error to the fine runs: {error:.3g}, the least of {len(ran)} grids that were run")
+    return sigmas, f"chosen from {len(ran)} that were run, nearest to"
 
 
 def _written(schedule: Path, out: Path, overrides: list[str], sigmas: list[float], how: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,26 +61,35 @@ class Runs:
             for i, (inputs, travel) in enumerate(zip(self.given, travels, strict=True), start=1):
                 bar.doing(f"fine run {i} of {len(self.given)}")
                 watching = [travel, lambda *_: bar.advance()]
-                gatekit.run(finely, inputs, observers=watching, warm=self.warm)
+                gatekit.run(finely, inputs, observers=watching, warm=self.warm, decode=False)
         return mean_of(travels, switches(plan), [as_plain(inputs) for inputs in self.given])
 
     def ends(self, bar: gatekit.Countdown) -> Ends:
-        """Runs a grid for every input: its ends, or None where a run became NaN."""
+        """Runs a grid for every input: its ends.
+
+        None where a run became NaN, and where the grid leaves a phase without a step.
+        """
+        self._plan([], require_files=True)  # what is refused from here on is a grid
+        watching = [lambda *_: bar.advance()]
 
         def run(grid: list[float]) -> Tensor | None:
             import torch
 
-            plan = self._plan([_sigmas(grid)], require_files=True)
             try:
+                plan = self.planned(grid)
                 made = [
-                    gatekit.run(plan, inputs, observers=[lambda *_: bar.advance()], warm=self.warm)
+                    gatekit.run(plan, inputs, observers=watching, warm=self.warm, decode=False)
                     for inputs in self.given
                 ]
-            except gatekit.NumericsError:
+            except (gatekit.ScheduleError, gatekit.NumericsError):
                 return None
             return torch.cat([looked_at(result.latent[None]) for result in made])
 
         return run
+
+    def planned(self, grid: Sequence[float]) -> gatekit.Plan:
+        """The schedule on a grid. Raises ScheduleError where that leaves a phase without a step."""
+        return self._plan([_sigmas(grid)])
 
     def _plan(self, changes: Sequence[str], **options: Any) -> gatekit.Plan:
         schedule = gatekit.load_schedule(self.schedule, [*self.overrides, *changes])
@@ -88,6 +98,13 @@ class Runs:
 
 def _sigmas(values: Sequence[float]) -> str:
     return f"sigmas={json.dumps({'use': 'explicit', 'values': list(values)})}"
+
+
+def measured_on(plan: gatekit.Plan) -> list[str]:
+    """What a measurement is of: it serves plans of which this is the same, and no others."""
+    latent = "x".join(str(n) for n in plan.family.latent_shape(plan.video))
+    fields = [f"from {plan.run_sigmas[0]:.6f}", f"latent {latent}"]
+    return fields + [f"{p.field} {p.boundary.until:.6f}" for p in plan.phases]
 
 
 def as_plain(inputs: gatekit.Inputs) -> dict[str, Any]:
@@ -110,17 +127,34 @@ def placed(fine: Fine, first: float, steps: int) -> tuple[list[float], bool]:
 
 
 def chosen(
-    fine: Fine, first: float, steps: int, ends: Ends, runs: int
+    fine: Fine,
+    first: float,
+    steps: int,
+    ends: Ends,
+    runs: int,
+    own: Sequence[float] | None = None,
 ) -> list[tuple[float, list[float]]]:
     """At most ``runs`` grids, run, with the errors of their ends, best first.
 
     Those of ``curvature`` with the last sigma of the command of this name and with another, the
-    one of ``placed``, and those of a search.
+    schedule's ``own``, the one of ``placed``, and those of a search.
+
+    Raises:
+        NumericsError: None of them came to an end.
     """
     few = steps < FEW
     smooth = [_equidistributed(fine, first, steps, last) for last in (USUAL, LAST[few])]
-    fitted = [] if few else [placed(fine, first, steps)[0]]
-    return tried(smooth, fitted, fine.travelled.boundaries, ends, fine.ends, runs)
+    others = [] if own is None else [list(own)]
+    others += [] if few else [placed(fine, first, steps)[0]]
+    found = tried(smooth, others, fine.travelled.boundaries, ends, fine.ends, runs)
+    if found[0][0] == math.inf:
+        raise gatekit.NumericsError(
+            f"none of {len(found)} grids could be run: each ended at NaN or infinity, or left a "
+            "phase without a step",
+            value=f"{steps} steps",
+            remedy="run the schedule as it is first, or take more steps",
+        )
+    return found
 
 
 def _equidistributed(fine: Fine, first: float, steps: int, last: float) -> list[float]:

@@ -160,7 +160,7 @@ def load(file: Path, fields: Sequence[str]) -> Fine:
     """Read a measurement of a plan with these fields.
 
     Raises:
-        InputError: It is none, or of other models, guidance, boundaries or first sigma.
+        InputError: It is none, or of other models, guidance, boundaries, size or first sigma.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -179,7 +179,7 @@ def load(file: Path, fields: Sequence[str]) -> Fine:
         ) from error
     if known != list(fields):
         raise gatekit.InputError(
-            "measured with other models, guidance, boundaries or first sigma",
+            "measured with other models, guidance, boundaries, video size or first sigma",
             where="--keep",
             value=str(file),
             remedy="name another file, to measure anew",

@@ -117,7 +117,7 @@ def _vertex(ahead: float, here: float, behind: float) -> float:
 
 def tried(
     smooth: Sequence[list[float]],
-    fitted: Sequence[list[float]],
+    others: Sequence[list[float]],
     boundaries: Sequence[float],
     ends: Ends,
     truth: Tensor,
@@ -126,11 +126,11 @@ def tried(
     """Run some grids, then what is searched from the best smooth one on.
 
     With half of the runs: a fitted grid may lie at the bottom of a valley that is not the deepest.
-    Where one is still the best then, the others go on from there.
+    Where one of the others is still the best then, what is left goes on from there.
 
     Args:
         smooth: Grids of one number of steps; at least one.
-        fitted: More, of as many steps.
+        others: More, of as many steps: fitted, or what there was before.
         boundaries: Sigmas below which another field predicts.
         ends: Runs a grid.
         truth: Ends of the fine run, ``[B, n]``.
@@ -141,13 +141,13 @@ def tried(
     """
     trial = Trial(ends, truth, runs)
     start = min(smooth, key=trial)
-    for grid in fitted:
+    for grid in others:
         trial(grid)
     if len(start) > 4:
         compass = Compass(trial, Places(start, boundaries))
         compass.search(leave=trial.left // 2)
         best = trial.best[0]
-        better = next((grid for grid in fitted if trial(grid) == best), None)
+        better = next((grid for grid in others if trial(grid) == best), None)
         if better is not None:
             compass = Compass(trial, Places(better, boundaries))
         compass.search()

@@ -109,12 +109,12 @@ class References:
     def _ends(self, base: str, grid: Sequence[float]) -> Tensor | None:
         import torch
 
-        plan = self.bench.plan(base, _explicit(grid))
         try:
+            plan = self.bench.plan(base, _explicit(grid))
             with torch.no_grad():
                 return looked_at(self.bench.batch(plan, "tune", PROFILE_ROWS).sample())
-        except gatekit.NumericsError:
-            return None
+        except (gatekit.ScheduleError, gatekit.NumericsError):
+            return None  # NaN, or a phase that the grid leaves without a step
 
     def _measured(self, name: str, boundaries: Sequence[float]) -> Fine:
         import torch

@@ -1,6 +1,4 @@
-import json
 import math
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -9,14 +7,11 @@ import torch
 from safetensors.numpy import save_file
 
 import gatekit
-from gatekit.cli import call
 from gatekit.testing import Gaussian
 from gatekit_basics.curvature import theta
-from gatekit_basics.fit_runs import chosen, from_plain
 from gatekit_basics.fitting import fit, followed, predicted_error
 from gatekit_basics.travel import Fine, Travel, fine_grid, load, looked_at, mean_of, save
 from gatekit_basics.travelled import Travelled, _weights
-from gatekit_basics.trying import error_of as error_to
 
 X = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -172,105 +167,3 @@ def test_a_measurement_is_kept(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(gatekit.InputError, match="no measurement"):
         load(file, ["a"])
-
-
-@pytest.fixture
-def here(project, monkeypatch):
-    monkeypatch.chdir(project)
-    return project
-
-
-def test_the_command_writes_a_schedule_that_runs(here, capsys):
-    line = ["fit", "fake.yaml", "-p", "x", "-o", "own.yaml", "--fine", "40", "--keep", "m.st"]
-    steps = ["--set", "sigmas.steps=16"]
-    assert call([*line, *steps]) == 0
-    said = capsys.readouterr()
-    assert "predicted" in said.err and said.out == "own.yaml\n"
-    plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
-    assert plan.schedule.sigmas.use == "explicit" and len(plan.run_sigmas) == 17
-    assert gatekit.run(plan, gatekit.Inputs(prompt="x")).video.ndim == 4
-    # Measured once: another number of steps needs no prompt; below 16 steps nothing is fitted.
-    assert call(["fit", "fake.yaml", "-o", "few.yaml", "--keep", "m.st"]) == 0
-    assert "predicted" not in capsys.readouterr().err
-    assert "equidistributed" in (here / "few.yaml").read_text()
-    assert len(gatekit.resolve(gatekit.load_schedule("few.yaml")).run_sigmas) == 9
-    # A name that YAML would read otherwise is quoted.
-    (here / "a: b #1.yaml").write_text((here / "fake.yaml").read_text())
-    assert call(["fit", "a: b #1.yaml", "-o", "odd.yaml", "--keep", "m.st"]) == 0
-    assert len(gatekit.resolve(gatekit.load_schedule("odd.yaml")).run_sigmas) == 9
-
-
-def test_tried_grids_are_run_and_the_nearest_is_written(here, capsys):
-    line = ["fit", "fake.yaml", "--keep", "m.st", "--set", "sigmas.steps=8", "--try", "5"]
-    given = ["-p", "x", "-p", "another prompt", "--fine", "60", "--seed", "3"]
-    assert call([*line, *given, "-o", "own.yaml"]) == 0
-    said = capsys.readouterr().err
-    assert "up to 5 grids of 8 steps are run for each of 2 prompts" in said
-    assert "the least of 5 grids" in said and "chosen from 5" in (here / "own.yaml").read_text()
-    plan = gatekit.resolve(gatekit.load_schedule("own.yaml"))
-    fine = load(here / "m.st", [f"from {1.0:.6f}", *(
-        f"{p.field} {p.boundary.until:.6f}" for p in plan.phases)])  # fmt: skip
-    kept = [from_plain(inputs) for inputs in fine.inputs]
-    assert [(i.prompt, i.seed) for i in kept] == [("x", 3), ("another prompt", 4)]
-
-    def error(sets=()):
-        plan = gatekit.resolve(gatekit.load_schedule("fake.yaml", list(sets)))
-        ends = [gatekit.run(plan, i).latent[None] for i in kept]
-        return error_to(looked_at(torch.cat(ends)), fine.ends)
-
-    values = list(plan.run_sigmas)
-    known = chosen_from(fine, 8)
-    mine, others = error([explicit(values)]), [error([explicit(g)]) for g in known]
-    assert f"error to the fine runs: {mine:.3g}," in said
-    assert mine <= min(others) and len(set(others)) == 2
-    # What was measured is kept with its prompts: to try again needs none, and finds the same.
-    assert call([*line, "-o", "again.yaml"]) == 0
-    assert gatekit.load_schedule("again.yaml").sigmas == gatekit.load_schedule("own.yaml").sigmas
-
-
-def explicit(values):
-    return f"sigmas={json.dumps({'use': 'explicit', 'values': list(values)})}"
-
-
-def chosen_from(fine, steps):
-    """What is tried first."""
-    seen = []
-
-    def ends(grid):
-        seen.append(grid)
-
-    chosen(fine, 1.0, steps, ends, 2)
-    return seen
-
-
-def test_what_the_command_refuses(here, capsys):
-    def refused(*line):
-        assert call(["fit", "fake.yaml", *line]) == 2
-        return capsys.readouterr().err
-
-    assert "a prompt is needed" in refused("-o", "own.yaml")
-    assert "-o: no such folder" in refused("-o", "nowhere/own.yaml", "-p", "x")
-    (here / "m.st").write_text("something else")
-    assert "no measurement" in refused("-o", "own.yaml", "-p", "x", "--keep", "m.st")
-    shares = [f"phases.{p}.share=1" for p in plan_phases()]
-    sets = [part for share in shares for part in ("--set", share)]
-    assert "no one grid" in refused("-o", "own.yaml", "-p", "x", *sets)
-    assert not (here / "own.yaml").exists()
-
-
-def test_what_would_be_lost_is_looked_at_before_the_fine_run(here, capsys, monkeypatch):
-    """A missing scipy, and a first sigma other than that of what was kept."""
-    line = ["fit", "fake.yaml", "-p", "x", "--fine", "40", "--keep", "m.st"]
-    assert call([*line, "-o", "few.yaml"]) == 0
-    first = ["--set", "sigmas={use: explicit, values: [0.99, 0.9, 0.5, 0.2, 0.0]}"]
-    assert call([*line, "-o", "own.yaml", *first]) == 2
-    assert "measured with other models, guidance, boundaries" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    more = ["--set", "sigmas.steps=16", "-o", "own.yaml", "--keep", "other.st"]
-    assert call([*line, *more]) == 2
-    assert "fitting needs scipy" in capsys.readouterr().err
-    assert not (here / "other.st").exists() and not (here / "own.yaml").exists()
-
-
-def plan_phases():
-    return [p.name for p in gatekit.load_schedule("fake.yaml").phases]

@@ -162,6 +162,12 @@ def test_settle_of_one_sample_is_the_run_that_was_derived(study):
         assert row["fp16"] == pytest.approx(chosen.rows[i]["fp16"], rel=1e-4)
 
 
+def test_a_grid_that_leaves_a_phase_without_a_step_has_no_end(study, monkeypatch):
+    monkeypatch.setattr(references_module, "PROFILE_ROWS", range(1))
+    assert study.references._ends("three", [1.0, 0.97, 0.5, 0.3, 0.0]) is None
+    assert study.references._ends("three", [1.0, 0.9, 0.5, 0.0]).isfinite().all()
+
+
 def test_a_fine_run_of_tune_is_measured_once_and_kept(study, monkeypatch):
     monkeypatch.setattr(references_module, "PROFILE_STEPS", 60)
     monkeypatch.setattr(references_module, "PROFILE_ROWS", range(1))
