@@ -169,7 +169,9 @@ def _device_name(device: str) -> str:
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--stages", default=None, help="vae,base,experts; or quantise; or judge")
+    parser.add_argument(
+        "--stages", default=None, help=f"some of {ALL}; or quantise, average, judge"
+    )
     parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
     parser.add_argument("--average-with", type=Path, help="another folder of shipped files")
     parser.add_argument("--judge-clips", type=int, help="true clips to judge (1024; 4 on a CPU)")
@@ -199,6 +201,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--average-with: with --start-from, and --stages average or none")
     if args.average_with and "RANK" in os.environ:
         parser.error("--average-with: in one process")
+    if args.average_with and "experts" in named:
+        parser.error(
+            "--average-with: a mean is of experts as they are; train further in a next run"
+        )
     return args
 
 

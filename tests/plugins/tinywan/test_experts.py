@@ -70,6 +70,10 @@ def test_no_seconds_is_no_way_to_leave_a_stage_out(tmp_path, capsys):
         (["--start-from", "A", "--stages", "vae"], "--start-from: the stages are experts"),
         (["--average-with", "B"], "--average-with: with --start-from"),
         (["--start-from", "A", "--stages", "average"], "--average-with: with --start-from"),
+        (
+            ["--start-from", "A", "--average-with", "B", "--stages", "experts,average"],
+            "--average-with: a mean is of experts as they are",
+        ),
         (["--stages", "expert"], "--stages: no expert; there are average, base, experts"),
     ],
 )
