@@ -13,9 +13,10 @@ LONGEST = 200  # characters of a name that is compared with others
 def install_extra(name: str) -> str:
     """The remedy where a package of one of gatekit's extras is missing.
 
-    gatekit is on no package index: what works is pip in the folder it was installed from.
+    By the distribution's name pip takes the gatekit that is installed, in any folder, and an
+    editable one stays editable.
     """
-    return f"install the extra '{name}': pip install '.[{name}]' in gatekit's folder"
+    return f"install the extra '{name}': pip install \"gatekit-diffusion[{name}]\""
 
 
 def nearest(name: object, names: Iterable[str]) -> str | None:

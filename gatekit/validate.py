@@ -66,7 +66,7 @@ def schedule_error(
         return ScheduleError(
             f"unknown key {loc[-1]!r}",
             where=source.where(where, key=True),
-            remedy=did_you_mean(loc[-1], known, otherwise="this plugin takes no parameters"),
+            remedy=did_you_mean(loc[-1], known) if known else "this plugin takes no parameters",
         )
     if kind == "missing":
         return ScheduleError(

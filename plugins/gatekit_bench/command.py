@@ -33,7 +33,10 @@ def bench(
     ] = 300.0,
     parts: Annotated[
         list[str] | None,
-        typer.Option("--part", help="Only parts that begin so; several times; default: all."),
+        typer.Option(
+            "--part",
+            help="Only parts that begin so; several times; default: all; most need rates.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here, too.")
@@ -46,7 +49,14 @@ def bench(
             help="For weight files; default: where temporary files go.",
         ),
     ] = None,
-    device: gatekit.DeviceOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="cpu, cuda, cuda:1, ...; default: a GPU where torch has one.",
+        ),
+    ] = None,
 ) -> None:
     """Measure this machine with random weights: decoding, passes, a gated run, loading, memory.
 
@@ -68,5 +78,5 @@ def bench(
     if failed := session(asked):
         raise gatekit.GatekitError(
             f"parts that failed: {', '.join(failed)}",
-            remedy="--json FILE keeps their tracebacks; --part NAME runs one of them alone",
+            remedy="--json FILE keeps their tracebacks; --part rates --part NAME runs one of them",
         )

@@ -216,7 +216,7 @@ class Lab:
         todo = named.work(self.whole, tokens)
         rate = self.rates.get("fp8" if fp8 else "matmul")
         if rate is None or "matmul" not in self.rates:
-            raise LeftOut("the rates of this device were not measured")
+            raise LeftOut("the rates of this device were not measured; add --part rates")
         products = todo.matrices / rate
         products += todo.attention / self.rates["fp8" if attention else "matmul"]
         width = 1 if fp8 else 2 if self.cuda else 4  # bytes a weight; copies count both ways

@@ -77,7 +77,9 @@ def gated(lab: Lab) -> None:
     passes, tokens = gate(), max(lab.tokens)
     theirs = lab.seconds.get((PEER, tokens, "eager"))
     if theirs is None:
-        raise LeftOut(f"diffusers' pass of {tokens} tokens was not measured")
+        raise LeftOut(
+            f"diffusers' pass of {tokens} tokens was not measured; it is in the part 'forward'"
+        )
     total = theirs * passes.total * lab.factor
     note = f"sum of measured passes, without loading{', ' + lab.note if lab.note else ''}"
     said = f"{STEPS} steps with guidance, {passes.total} passes"
