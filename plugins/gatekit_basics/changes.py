@@ -18,7 +18,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*")
 def extending(schedule: Path, out: Path, overrides: Sequence[str]) -> list[str]:
     """Lines of a file that is a schedule with ``--set`` applied, but for its ``sigmas``.
 
-    It extends the schedule where that can be, else it holds all of it.
+    It extends the schedule where that can be; else, as of a result, it holds all of it.
 
     Args:
         schedule: The schedule's file.
@@ -26,16 +26,16 @@ def extending(schedule: Path, out: Path, overrides: Sequence[str]) -> list[str]:
         overrides: Texts ``KEY=VALUE``.
     """
     said = [f"# with --set {' '.join(text.split())}" for text in overrides]
+    if _result(schedule):
+        return [*said, *as_yaml(_without_sigmas(gatekit.load_schedule(schedule, overrides)))]
     link = f"extends: {json.dumps(os.path.relpath(schedule.resolve(), out.resolve().parent))}"
     if not overrides:
         return [link]
-    changed = gatekit.load_schedule(schedule, overrides).to_dict()
-    changed.pop("sigmas", None)
+    changed = _without_sigmas(gatekit.load_schedule(schedule, overrides))
     try:
-        base = gatekit.load_schedule(schedule).to_dict()
+        base = _without_sigmas(gatekit.load_schedule(schedule))
     except gatekit.ScheduleError:  # that is no schedule without what was set
         return [*said, *as_yaml(changed)]
-    base.pop("sigmas", None)
     before, after = _by_name(base["phases"]), _by_name(changed["phases"])
     if list(after) != [name for name in before if name in after]:
         return [*said, *as_yaml(changed)]
@@ -65,6 +65,20 @@ def changes(base: Plain, changed: Plain) -> dict[str, Any]:
             found[key] = whole if "use" in new else changes(old, new)
         else:
             found[key] = after
+    return found
+
+
+def _result(schedule: Path) -> bool:
+    """Whether what loads as a schedule is a video, an image or a latent, which none can extend."""
+    if schedule.is_dir():
+        return True
+    with schedule.open("rb") as file:
+        return b"\0" in file.read(64)
+
+
+def _without_sigmas(schedule: gatekit.Schedule) -> dict[str, Any]:
+    found = dict(schedule.to_dict())
+    found.pop("sigmas", None)
     return found
 
 

@@ -92,7 +92,8 @@ def fit_command(
         for inputs in each:
             plan.family.check_inputs(inputs)
     if tries:
-        _say(f"up to {tries} grids of {steps} steps are run for each of {len(each)} prompts")
+        count = "one prompt" if len(each) == 1 else f"each of {len(each)} prompts"
+        _say(f"up to {tries} grids of {steps} steps are run for {count}")
     with contextlib.closing(gatekit.Warm()) as warm:
         runs = Runs(schedule, given, each, warm, **where)
         measured = kept or runs.fine(fine)

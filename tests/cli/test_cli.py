@@ -227,7 +227,10 @@ def test_plot_without_matplotlib(here, capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert call(["plan", "fake.yaml", "--plot", "p.png"]) == 2
-    assert "install the extra 'report': pip install '.[report]'" in capsys.readouterr().err
+    assert (
+        "install the extra 'report': pip install \"gatekit-diffusion[report]\""
+        in capsys.readouterr().err
+    )
 
 
 def test_run_writes_the_video_and_says_where(here, capsys):

@@ -12,7 +12,7 @@ import gatekit
 
 NAME = r"^[^\s,=][^,=]*$"
 FOLDER = r"^[^\s,=./\\][^,=/\\]*$"  # what can be the name of a folder here
-MOST_ARMS, MOST_CELLS = 5_000, 1_000_000  # each arm is planned, and each cell is a video
+MOST_SEEDS, MOST_ARMS, MOST_CELLS = 100_000, 5_000, 1_000_000  # an arm is planned, a cell run
 Values = Annotated[tuple[Any, ...], Field(min_length=1)]
 Changes = dict[str, Any]
 Axes = dict[str, Values]
@@ -52,8 +52,11 @@ class Prompt(gatekit.Params):
 
 def as_seeds(value: Any) -> Any:
     """A number n is short for 0 ... n - 1."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return tuple(range(value)) if whole and 0 < value <= 100_000 else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 0 < value <= MOST_SEEDS:
+        raise ValueError(f"must be a list of seeds, or their number, from 1 to {MOST_SEEDS}")
+    return tuple(range(value))
 
 
 Cases = tuple[Case, ...]

@@ -13,7 +13,6 @@ on. ``--stages judge`` says what the judge sees in true clips, as drawn and thro
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from gatekit_tinywan.train import fit, seen, shipped
+from gatekit_tinywan.train.arguments import parsed
 from gatekit_tinywan.train.average import average
 from gatekit_tinywan.train.config import REHEARSAL, Config
 from gatekit_tinywan.train.dataset import CLIPS_OF_A_SEED, FIRST, Captions, Dataset, build_dataset
@@ -34,13 +34,10 @@ from gatekit_tinywan.train.vae import measure_vae, train_vae
 from gatekit_tinywan.world import HELD_OUT_SEED, TRAIN_SEED, judge, render, sample_scenes
 from gatekit_wan22.whole_clip import decode_clip, encode_clip
 
-ALL = "vae,base,experts"  # stages of a training from nothing
-STAGES = {*ALL.split(","), "quantise", "average", "judge"}
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the stages."""
-    args = _arguments(arguments)
+    args = parsed(arguments, __doc__)
     config = REHEARSAL if args.rehearse else Config()
     given = {k: v for k, v in vars(args).items() if k in config.as_dict() and v is not None}
     config = replace(config, **given)
@@ -164,48 +161,6 @@ def _judge_ceiling(vae: Any, device: str, log: fit.Log, clips: int) -> None:
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gatekit_tinywan.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument(
-        "--stages", default=None, help=f"some of {ALL}; or quantise, average, judge"
-    )
-    parser.add_argument("--start-from", type=Path, help="folder of shipped files: train on")
-    parser.add_argument("--average-with", type=Path, help="another folder of shipped files")
-    parser.add_argument("--judge-clips", type=int, help="true clips to judge (1024; 4 on a CPU)")
-    parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
-    for name, kind in (
-        ("vae_seconds", float), ("base_seconds", float), ("expert_seconds", float),
-        ("low_seconds", float), ("clips", int), ("batch", int), ("base_rate", float),
-        ("expert_rate", float), ("vae_rate", float), ("rounded_share", float),
-        ("image_share", float), ("text_dropout", float), ("hard_share", float),
-        ("seen_share", float), ("decay_from", float), ("seed", int),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
-    args = parser.parse_args(arguments)
-    for name in ("vae_seconds", "base_seconds", "expert_seconds", "low_seconds"):
-        if (given := getattr(args, name)) is not None and not given > 0:
-            parser.error(f"--{name.replace('_', '-')}: above 0; --stages says what is trained")
-    usual = "average" if args.average_with else "experts" if args.start_from else ALL
-    args.stages = args.stages or usual
-    named = set(args.stages.split(","))
-    if unknown := sorted(named - STAGES):
-        parser.error(f"--stages: no {', '.join(unknown)}; there are {', '.join(sorted(STAGES))}")
-    if args.start_from and named & {"vae", "base"}:
-        parser.error("--start-from: the stages are experts, quantise, average and judge")
-    if bool(args.average_with) != ("average" in named) or (
-        args.average_with and not args.start_from
-    ):
-        parser.error("--average-with: with --start-from, and --stages average or none")
-    if args.average_with and "RANK" in os.environ:
-        parser.error("--average-with: in one process")
-    if args.average_with and "experts" in named:
-        parser.error(
-            "--average-with: a mean is of experts as they are; train further in a next run"
-        )
-    return args
 
 
 if __name__ == "__main__":

@@ -97,3 +97,15 @@ def test_the_commands_write_it(here, capsys, line):
     assert call(["plan", "o.yaml", "--json"]) == 0
     text = capsys.readouterr().out
     assert json.loads(text.partition("\n")[2])["schedule"]["phases"][0]["sampler"]["use"] == "heun"
+
+
+@pytest.mark.parametrize("sets", [[], ["phases.high.guidance.scale=3"]])
+@pytest.mark.parametrize("name", ["made.mp4", "made.safetensors"])
+def test_of_a_result_the_whole_schedule_is_written(here, name, sets):
+    """No schedule extends a video."""
+    assert call(["run", "fake.yaml", "-p", "x", "-o", name]) == 0
+    options = [word for text in sets for word in ("--set", text)]
+    assert call(["fit", name, "-p", "x", "--fine", "40", "-o", "o.yaml", *options]) == 0
+    made = gatekit.load_schedule("o.yaml").to_dict()
+    assert made | {"sigmas": 0} == gatekit.load_schedule(name, sets).to_dict() | {"sigmas": 0}
+    assert made["sigmas"]["use"] == "explicit"

@@ -107,6 +107,13 @@ def test_a_part_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatc
     assert "parts that failed: dequantise" in capsys.readouterr().err
 
 
+def test_a_part_that_needs_another_names_it(capsys):
+    assert call([*SMALL, "--part", "run"]) == 0
+    assert "left out: the rates of this device were not measured; add --part rates" in (
+        capsys.readouterr().out
+    )
+
+
 def test_when_time_is_up_parts_are_left_out_and_named(capsys):
     assert call([*SMALL, "--seconds", "1"]) == 0
     out = capsys.readouterr().out

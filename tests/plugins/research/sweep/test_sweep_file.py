@@ -50,6 +50,7 @@ def test_zipped_keys_go_together_and_lists_are_needless(sweep):
     ("old", "new", "said"),
     [
         ("grid:", "gird:", ":8:1: gird: unknown key 'gird'; did you mean 'grid'?"),
+        ("grid:", "family:", ":8:1: family: unknown key 'family'; known: base, baseline, grid"),
         (
             "sigmas.steps: [6",
             "sigmas.stpes: [6",
@@ -65,6 +66,11 @@ def test_zipped_keys_go_together_and_lists_are_needless(sweep):
         ("{set: {sigmas.steps: 16}}", "best", ":7:12: reference: no case of this name"),
         ("reference: {set: {sigmas.steps: 16}}\n", "", "compares with a reference"),
         ("seeds: 1", "seeds: [-1]", "seeds"),
+        (
+            "seeds: 1",
+            "seeds: -1",
+            "seeds: must be a list of seeds, or their number, from 1 to 100000",
+        ),
         ("prompts: [a ball, a longer ball]", "prompts: []", ":10:10: prompts: must not be empty"),
         ("a longer ball]", "a ball]", ":10:19: prompts[1]: the same of prompts twice"),
         ("seeds: 1", "seeds: [3, 3]", ":11:12: seeds[1]: the same of seeds twice"),
