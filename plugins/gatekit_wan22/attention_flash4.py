@@ -11,6 +11,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from .attention_torch import by_torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,8 +34,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     import torch
 
     if key.shape[1] < FEW_KEYS:
-        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return by_torch(query, key, value)
     if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
         operator()
     kernel: Any = torch.ops.gatekit.attention_flash4
@@ -52,9 +53,7 @@ def operator() -> Any:
     )
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not q.is_cuda:
-            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-            out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-            return out.transpose(1, 2).contiguous()
+            return by_torch(q, k, v).contiguous()
         return by_package(q, k, v)
 
     @kernel.register_fake

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import ScheduleError
 
+from .attention_torch import by_torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -51,8 +53,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     import torch
 
     if key.shape[1] < FEW_KEYS or query.shape[-1] not in WIDTHS:
-        q, k, v = (t.transpose(1, 2) for t in (query, key, value))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return by_torch(query, key, value)
     q, q_scale = quantised(query)
     key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
     added = -key.shape[1] % TILE

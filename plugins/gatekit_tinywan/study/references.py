@@ -98,7 +98,7 @@ class References:
         return self._travels[name]
 
     def _chosen(self, base: str, fine: Fine, steps: int) -> list[float]:
-        """As ``gatekit fit --try``; kept."""
+        """As ``gatekit fit --try``, less the schedule's own grid; kept."""
         file = self.folder / f"grid-{base}-{steps}.json"
         if not file.exists():
             first = fine.travelled.sigmas[0]
