@@ -3,35 +3,17 @@
 In a process of its own, as ``test_kernels.py``.
 """
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from gguf_bytes import TYPES, blocks_of, by_gguf_py
+from in_interpreter import check_in_interpreter, interpreted, starts_interpreter
 
 from gatekit_wan22.operators import linear
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")
 
-
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None,
-    reason="triton is not installed: the kernels are not tested (docs/performance.md)",
-)
+@starts_interpreter
 def test_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "passed" in done.stdout
+    check_in_interpreter(__file__)
 
 
 @pytest.fixture

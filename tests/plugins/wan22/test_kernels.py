@@ -5,9 +5,6 @@ The interpreter is chosen when Triton is imported, so these tests run in a proce
 is left to ``tests/bench/gguf_kernels.py`` on a GPU; rounding is tested with fp16 here.
 """
 
-import importlib.util
-import os
-import subprocess
 import sys
 import warnings
 
@@ -16,14 +13,12 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf_bytes import TYPES, blocks_of, by_gguf_py
+from in_interpreter import INTERPRETED, check_in_interpreter, interpreted, starts_interpreter
 
 from gatekit_wan22 import kernels
 from gatekit_wan22.blocks import CODEBOOK
 from gatekit_wan22.dequantise import dequantise
 from gatekit_wan22.operators import linear
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")
 
 
 def expanded(data, name, dtype=torch.float32, units=256):
@@ -46,20 +41,9 @@ def assert_same_bits(found, wanted):
     assert (same | (found.isnan() & wanted.isnan())).all()
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None,
-    reason="triton is not installed: the kernels are not tested (docs/performance.md)",
-)
+@starts_interpreter
 def test_in_the_interpreter():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "passed" in done.stdout
+    check_in_interpreter(__file__)
 
 
 @interpreted
