@@ -133,7 +133,8 @@ def _placed(fine: Fine, before: Sequence[float]) -> tuple[list[float], str]:
     if not fitted:
         return sigmas, f"equidistributed (under {FEW} steps nothing is fitted) along"
     errors = [predicted_error(fine.travelled, g) for g in (before, sigmas)]
-    _say(f"error predicted along the fine run: {errors[0]:.3g} -> {errors[1]:.3g}")
+    own, now = (f"{error:.3g}" for error in errors)
+    _say(f"error predicted along the fine run: {now}, with the schedule's own grid {own}")
     return sigmas, "fitted to"
 
 

@@ -119,11 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("schedule", type=Path, metavar="SCHEDULE")
-    parser.add_argument("--starts", type=float, nargs="+", default=STARTS, metavar="SIGMA")
+    parser.add_argument(
+        "--starts",
+        type=float,
+        nargs="+",
+        default=STARTS,
+        metavar="SIGMA",
+        help="noise levels to start from (" + " ".join(f"{s:g}" for s in STARTS) + ")",
+    )
     parser.add_argument("--clips", type=positive, default=64, help="held-out captions (64)")
     parser.add_argument("--batch", type=positive, default=16, help="videos at a time (16)")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the schedule"
+    )
     args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -121,22 +121,28 @@ def _evaluate(arguments: Sequence[str] | None) -> None:
     )
     parser.add_argument("schedules", nargs="+", type=Path, metavar="SCHEDULE")
     parser.add_argument("--clips", type=positive, default=1024, help="held-out captions (1024)")
-    parser.add_argument("--batch", type=positive, default=None, help="videos at a time")
+    parser.add_argument(
+        "--batch", type=positive, default=None, help="videos at a time (128 on a GPU, else 8)"
+    )
     parser.add_argument("--device", default=None, help="cpu or cuda; default: what is there")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a key of all schedules"
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write the lines here")
     args = parser.parse_args(arguments)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     batch = args.batch or (128 if device.startswith("cuda") else 8)
     if args.json is not None:
         gatekit.check_out(args.json, "--json")
-    first: tuple[Verdict, Tensor] | None = None
-    lines: list[dict[str, Any]] = []
+    plans: list[gatekit.Plan] = []  # all, before the first is run
     for path in args.schedules:
         schedule = gatekit.load_schedule(path, overrides=args.set)
-        plan = gatekit.resolve(schedule, device=device)
-        check_judged(plan, path)
-        gatekit.check_device(device, "--device", "choose another one: --device cpu")
+        plans.append(gatekit.resolve(schedule, device=device))
+        check_judged(plans[-1], path)
+    gatekit.check_device(device, "--device", "choose another one: --device cpu")
+    first: tuple[Verdict, Tensor] | None = None
+    lines: list[dict[str, Any]] = []
+    for path, plan in zip(args.schedules, plans, strict=True):
         began = time.monotonic()
         verdict, videos = evaluate(plan, args.clips, device=device, batch=batch, say=lambda _: None)
         first = first or (verdict, videos)

@@ -133,7 +133,7 @@ class WanFamily(WanCoding):
         if inputs.last_image is not None and not self.takes_last_image:
             raise InputError(
                 f"task {self._task} takes no last frame",
-                remedy="leave the last image out, or use i2v-a14b",
+                remedy="leave --last-image out; of Wan's tasks i2v-a14b takes one",
             )
         if not given and self.image_use == "required":
             raise InputError(

@@ -25,6 +25,13 @@ def test_evaluate_of_another_model(capsys):
     assert "only schedules of the small model can be judged" in capsys.readouterr().err
 
 
+def test_evaluate_plans_every_schedule_before_it_runs_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("it ran one"))
+    both = [SCHEDULES / "tinywan_fp16.yaml", tmp_path / "no.yaml"]
+    assert evaluate.main([str(path) for path in both]) == 2
+    assert "no.yaml: cannot read the schedule" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
