@@ -79,8 +79,12 @@ def fit_command(
         for i, prompt in enumerate(prompts or [])
     ]
     if kept is not None:
-        if each and [as_plain(inputs) for inputs in each] != list(kept.inputs):
-            _say(f"what -p, -i and --seed say is not used: {keep} was measured with something else")
+        if _other(kept, each, image, seed):
+            known = ", ".join(repr(inputs["prompt"]) for inputs in kept.inputs)
+            _say(
+                f"what -p, -i and --seed say is not used: {keep} was measured with something else "
+                f"({known}, seed {kept.inputs[0]['seed']}); name another file to measure anew"
+            )
         each = [from_plain(inputs) for inputs in kept.inputs]
     elif not each:
         raise gatekit.InputError(
@@ -107,6 +111,14 @@ def fit_command(
     text = _written(schedule, out, given, sigmas, how)
     gatekit.write_atomic(out, text.encode())
     print(out)
+
+
+def _other(kept: Fine, each: Sequence[gatekit.Inputs], image: Path | None, seed: int) -> bool:
+    """Whether other inputs are asked for than were measured; what is left out is none."""
+    if each:
+        return [as_plain(inputs) for inputs in each] != list(kept.inputs)
+    asked = as_plain(gatekit.Inputs(prompt="", image=image, seed=seed))
+    return any(asked[key] and asked[key] != kept.inputs[0][key] for key in ("image", "seed"))
 
 
 def _refuse_moving(plan: gatekit.Plan) -> None:

@@ -117,7 +117,13 @@ def test_a_measurement_is_of_one_size_and_of_its_own_prompts(here, capsys):
     assert call([*line, "a.yaml", "-p", "x", "--fine", "40"]) == 0
     assert call([*line, "b.yaml", "-p", "x"]) == 0 and "not used" not in capsys.readouterr().err
     assert call([*line, "c.yaml", "-p", "another"]) == 0
-    assert "what -p, -i and --seed say is not used: m.st" in capsys.readouterr().err
+    said = (
+        "what -p, -i and --seed say is not used: m.st was measured with something else ('x', seed 0"
+    )
+    assert said in capsys.readouterr().err
+    for number, other in enumerate((["--seed", "4"], ["-i", "first.png"])):
+        assert call([*line, f"e{number}.yaml", *other]) == 0 and said in capsys.readouterr().err
+    assert call([*line, "f.yaml"]) == 0 and "not used" not in capsys.readouterr().err
     assert call([*line, "d.yaml", "--try", "2", "--set", "video.width=128"]) == 2
     assert "boundaries, video size or first sigma (got 'm.st')" in capsys.readouterr().err
 
