@@ -58,7 +58,8 @@ def test_without_the_package_nothing_is_offered_and_the_remedy_is_told(monkeypat
 def test_a_missing_dependency_is_named(tmp_path):
     file = tmp_path / "sampling.py"
     file.write_text("import no_such_package_of_ours\n")
-    with pytest.raises(PluginError, match=r"need the package no_such.*\"gatekit-diffusion\[k-diffusion\]\""):
+    said = r"need the package no_such.*\"gatekit-diffusion\[k-diffusion\]\""
+    with pytest.raises(PluginError, match=said):
         loading.sampling(file)
 
 
