@@ -66,10 +66,10 @@ def fused_product(
         from .kernels.product import product
 
         return product(x.reshape(-1, columns), stored, kind, rows, bias)
-    from .kernels.fused import fused, tile_of
+    from .kernels.fused import fused_or_none, tile_of
 
     tile = tile_of(tokens, columns, kind, stored.device)
-    return tile and fused(x.reshape(-1, columns), stored, kind, rows, bias, tile)
+    return tile and fused_or_none(x.reshape(-1, columns), stored, kind, rows, bias, tile)
 
 
 @cache

@@ -12,6 +12,7 @@ before the one rounding of y.
 from __future__ import annotations
 
 import threading
+import warnings
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,8 @@ TRITON = (3, 6)  # whose Gluon the kernel is written for: its names still change
 STEP = 64  # weights of a row and a plane that a step multiplies
 USED = range(2, 65)  # numbers of tokens for which it is used: at 510 decoding first is faster
 TYPES = ("Q2_K", "Q5_K")  # that were timed and held against float32 on a GPU
+
+_cannot: set[torch.device] = set()  # where it could not be compiled
 
 
 class Tile(NamedTuple):
@@ -79,9 +82,30 @@ def candidates(tokens: int, sms: int) -> list[Tile]:
 def tile_of(tokens: int, columns: int, kind: Kind, device: torch.device) -> Tile | None:
     """The tile for a size; None where the product is made otherwise."""
     timed = tokens in USED and any(kind is KINDS[name] for name in TYPES)
-    if not timed or columns % (STEP * kind.planes) or not available(device):
+    if not timed or device in _cannot or columns % (STEP * kind.planes) or not available(device):
         return None
     return _likeliest(tokens, device)
+
+
+def fused_or_none(
+    x: Tensor, blocks: Tensor, kind: Kind, rows: int, bias: Tensor | None, tile: Tile
+) -> Tensor | None:
+    """As ``fused``; None, with a warning, where it cannot be compiled: then not asked for again."""
+    from triton.compiler.errors import CompilationError
+    from triton.runtime.errors import OutOfResources, PTXASError
+
+    try:
+        return fused(x, blocks, kind, rows, bias, tile)
+    except (CompilationError, OutOfResources, PTXASError) as error:
+        _cannot.add(blocks.device)
+        text = str(error).strip().splitlines()
+        warnings.warn(
+            f"products of few tokens decode their weights first on {blocks.device}, as their own "
+            f"kernel cannot be compiled: {type(error).__name__}: {text[-1] if text else ''}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 @cache
@@ -199,7 +223,8 @@ def fused(
     count = arrivals(size.tiles, device) if zeros is None else zeros
     words, known = as_words(blocks, kind), x if bias is None else bias
     given = (x, words, known, out, work, count, *size.numbers, x.stride(0))
-    places = words.data_ptr() % 16, known.data_ptr() % 16, rows % 16  # compiled for multiples
+    # It is compiled for addresses and rows that are multiples of 16, or are not, and for 1.
+    places = words.data_ptr() % 16, known.data_ptr() % 16, rows % 16, rows == 1
     key = kind, x.dtype, known.dtype, device, size.shape, tile.registers, places
     ready = _ready.get(key)
     here = device.type != "cuda" or device.index == torch.cuda.current_device()

@@ -119,6 +119,30 @@ def test_the_choice_by_tokens(product, monkeypatch):
 
 
 @interpreted
+def test_where_it_cannot_be_compiled_weights_are_decoded_first(monkeypatch):
+    from triton.runtime.errors import PTXASError
+
+    from gatekit_wan22.kernels import fused
+
+    asked = []
+
+    def broken(*args):
+        asked.append(args[0].shape)
+        raise PTXASError("no such instruction")
+
+    monkeypatch.setattr(fused, "fused", broken)
+    monkeypatch.setattr(fused, "available", lambda device: True)
+    monkeypatch.setattr(fused, "sms_of", lambda device: 5)
+    monkeypatch.setattr(fused, "_cannot", set())
+    x, data, bias, exact = case("Q2_K", 2, 48, 512, biased=True)
+    with pytest.warns(RuntimeWarning, match="decode their weights first on cpu.*no such instr"):
+        found = linear(x, data, "Q2_K", 48, bias)
+    assert (found - exact).norm() < 1e-3 * exact.norm()
+    linear(x, data, "Q2_K", 48, bias)  # a warning would fail the test
+    assert asked == [(2, 512)]
+
+
+@interpreted
 def test_a_cpu_is_not_a_hopper():
     from gatekit_wan22.kernels import fused
 
