@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import ScheduleError
 
-from .attention_torch import by_torch
+from .attention_torch import FEW_KEYS, by_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,6 @@ NAME = "cudnn_fp8"
 LARGEST = 448.0  # of e4m3
 TINY = 1e-12  # a scale of zeros
 PROBABILITY = 256.0  # what probabilities are multiplied by
-FEW_KEYS = 2048  # below, attention stays in 16 bits
 TILE = 256  # keys that cuDNN takes at a time
 MOST_ADDED = 0.001  # of the keys
 WIDTHS = (64, 128)  # of a head, that cuDNN has kernels for
