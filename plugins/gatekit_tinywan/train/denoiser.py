@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -101,20 +102,18 @@ def train_denoiser(
     def gradients() -> Tensor:
         if rounded:
             rounding.apply()
-        rows, x0, condition, ids, lengths = _batch(data, config, empty)
-        sigma = noise.draw(len(rows), device)
-        s = sigma.view(-1, 1, 1, 1, 1)
-        n = torch.randn_like(x0)
-        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        drawn = _draw(data, noise, config, empty)
         half = device == "cuda"
         with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
             with torch.set_grad_enabled(with_text):
-                text = model.embed(ids, mask)
-            v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
-        error = v.float() - (n - x0)
+                text = model.embed(drawn.ids, drawn.mask)
+            v = model(drawn.x, drawn.sigma, text)
+        error = v.float() - drawn.velocity
         loss = error.square().mean()
         counted = loss if data.seen is None else seen.weighted(error, data.seen)
-        total = counted + HINT * heads(text, lengths, data.codes[rows]) if with_text else counted
+        total = counted
+        if with_text:
+            total = counted + HINT * heads(text, drawn.lengths, data.codes[drawn.rows])
         for p in trained:
             p.grad = None
         total.backward()
@@ -145,14 +144,10 @@ def examples(
     model: TextConditioned, data: Dataset, noise: Range, config: Config, count: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """What the model is called with in training, ``count`` times: (input, s, text)."""
-    device, empty = str(data.latents.device), _empty(data)
+    empty = _empty(data)
     for _ in range(count):
-        rows, x0, condition, ids, lengths = _batch(data, config, empty)
-        sigma = noise.draw(len(rows), device)
-        s = sigma.view(-1, 1, 1, 1, 1)
-        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-        x = (1 - s) * x0 + s * torch.randn_like(x0)
-        yield torch.cat([x, condition], dim=1), sigma, model.embed(ids, mask)
+        drawn = _draw(data, noise, config, empty)
+        yield drawn.x, drawn.sigma, model.embed(drawn.ids, drawn.mask)
 
 
 @torch.no_grad()
@@ -160,21 +155,47 @@ def losses(
     model: TextConditioned, data: Dataset, noise: Range, config: Config, count: int
 ) -> tuple[float, float]:
     """Mean squared error, and the loss that counts, over ``count`` batches as in training."""
-    device, empty = str(data.latents.device), _empty(data)
-    sums = torch.zeros(2, device=device, dtype=torch.float64)
+    empty, sums = _empty(data), torch.zeros(2, device=data.latents.device, dtype=torch.float64)
     for _ in range(count):
-        rows, x0, condition, ids, lengths = _batch(data, config, empty)
-        sigma = noise.draw(len(rows), device)
-        s = sigma.view(-1, 1, 1, 1, 1)
-        n = torch.randn_like(x0)
-        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-        text = model.embed(ids, mask)
-        v = model(torch.cat([(1 - s) * x0 + s * n, condition], dim=1), sigma, text)
-        error = v.float() - (n - x0)
+        drawn = _draw(data, noise, config, empty)
+        v = model(drawn.x, drawn.sigma, model.embed(drawn.ids, drawn.mask))
+        error = v.float() - drawn.velocity
         loss = error.square().mean()
         sums += torch.stack([loss, loss if data.seen is None else seen.weighted(error, data.seen)])
     plain, counted = (sums / count).tolist()
     return plain, counted
+
+
+class Drawn(NamedTuple):
+    """A batch as the model is called with it, and what it should say.
+
+    Args:
+        rows: Of the dataset, ``[B]``.
+        x: Noised clips with mask and condition, ``[B, 36, T, h, w]``.
+        sigma: ``[B]``.
+        ids: Token ids, ``[B, L]``.
+        mask: 1 where there is a token.
+        lengths: Tokens, ``[B]``.
+        velocity: n - x0, ``[B, 16, T, h, w]``.
+    """
+
+    rows: Tensor
+    x: Tensor
+    sigma: Tensor
+    ids: Tensor
+    mask: Tensor
+    lengths: Tensor
+    velocity: Tensor
+
+
+def _draw(data: Dataset, noise: Range, config: Config, empty: Tensor) -> Drawn:
+    rows, x0, condition, ids, lengths = _batch(data, config, empty)
+    sigma = noise.draw(len(rows), str(x0.device))
+    s = sigma.view(-1, 1, 1, 1, 1)
+    n = torch.randn_like(x0)
+    mask = (torch.arange(ids.shape[1], device=x0.device) < lengths[:, None]).long()
+    x = torch.cat([(1 - s) * x0 + s * n, condition], dim=1)
+    return Drawn(rows, x, sigma, ids, mask, lengths, n - x0)
 
 
 def _empty(data: Dataset) -> Tensor:
