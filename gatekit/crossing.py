@@ -49,10 +49,9 @@ class Crossing:
         acts = not same or entering.history.acts_on_same_field
         engine.step = state.step
         if acts:
-            at = state
             state = self._asked(
                 state,
-                lambda: entering.history.leave(
+                lambda at: entering.history.leave(
                     at, self._timed(leaving), lambda s, d: correct(leaving, s, d)
                 ),
             )
@@ -64,8 +63,7 @@ class Crossing:
             state = replace(state, ahead=None, guidance_memory={})
         engine.memory = state.guidance_memory
         if acts:
-            there = state
-            state = self._asked(state, lambda: entering.history.enter(there, self._timed(entering)))
+            state = self._asked(state, lambda at: entering.history.enter(at, self._timed(entering)))
         return replace(
             state,
             phase=state.phase + 1,
@@ -73,10 +71,10 @@ class Crossing:
             guidance_memory=engine.memory,
         )
 
-    def _asked(self, before: State, call: Callable[[], State]) -> State:
+    def _asked(self, before: State, call: Callable[[State], State]) -> State:
         """The state that the history policy gives; it is named where that fails."""
         policy, where = self.entering.history, f"start of phase {self.entering.name}"
-        state = blaming("history policy", policy, where, self.engine, call)
+        state = blaming("history policy", policy, where, self.engine, lambda: call(before))
         check_state(policy, where, before, state)
         return state
 
