@@ -72,23 +72,11 @@ def write_both(lab: Lab, files: tuple[Path, Path]) -> None:
 
 def schedule(lab: Lab, files: tuple[Path, Path], vram: int | None) -> gatekit.Schedule:
     """Two phases of ``STEPS`` steps, without guidance."""
-    frames, height, width = latent_of(max(lab.tokens))
-    sizes = lab.sizes
     data: dict[str, Any] = {
-        "version": 1,
-        "name": "bench",
-        "family": {
-            "use": "synthetic",
-            "channels": sizes.out_channels,
-            "image_channels": sizes.image_channels,
-            "text_dim": sizes.text_dim,
-        },
+        **common(lab, "bench"),
         "variants": {
             "first": {"use": "gguf", "file": str(files[0]), "keep": "never"},
             "second": {"use": "safetensors", "file": str(files[1])},
-        },
-        "video": {
-            "width": 8 * width, "height": 8 * height, "frames": 4 * (frames - 1) + 1, "fps": 16,
         },
         "sigmas": {"use": "shifted_linear", "steps": 2 * STEPS, "shift": 5.0},
         "phases": [
@@ -99,6 +87,24 @@ def schedule(lab: Lab, files: tuple[Path, Path], vram: int | None) -> gatekit.Sc
     if vram is not None:
         data["memory"] = {"vram": vram}
     return gatekit.Schedule.from_dict(data)
+
+
+def common(lab: Lab, name: str) -> dict[str, Any]:
+    """Of a schedule on models of the bench's own sizes: its family, and the longest video."""
+    frames, height, width = latent_of(max(lab.tokens))
+    return {
+        "version": 1,
+        "name": name,
+        "family": {
+            "use": "synthetic",
+            "channels": lab.sizes.out_channels,
+            "image_channels": lab.sizes.image_channels,
+            "text_dim": lab.sizes.text_dim,
+        },
+        "video": {
+            "width": 8 * width, "height": 8 * height, "frames": 4 * (frames - 1) + 1, "fps": 16,
+        },
+    }  # fmt: skip
 
 
 def _plain() -> dict[str, Any]:

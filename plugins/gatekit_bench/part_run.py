@@ -13,8 +13,7 @@ from gatekit_bench.findings import Row
 from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
 from gatekit_bench.part_forward import LIKELY, able_here
 from gatekit_bench.part_gated import GATE, SCALE, SHIFT, STEPS, SWITCH, Gate, gate, seconds_of
-from gatekit_bench.part_memory import Watch, forget_compiled
-from gatekit_bench.sizes import latent_of
+from gatekit_bench.part_memory import Watch, common, forget_compiled
 from gatekit_wan22.sizes import expected_shapes
 
 AIM = 0.5  # over diffusers with two experts, loading included
@@ -60,7 +59,6 @@ def likely(lab: Lab, name: str) -> float:
 
 def schedule(lab: Lab, name: str, files: list[Path]) -> gatekit.Schedule:
     """The three phases of ``gate``, with guidance, on models of the bench's own sizes."""
-    frames, height, width = latent_of(max(lab.tokens))
     how: dict[str, Any] = {
         "sampler": "unipc", "guidance": {"use": "cfg", "scale": SCALE}, "compute": lab.compute,
     }  # fmt: skip
@@ -74,20 +72,10 @@ def schedule(lab: Lab, name: str, files: list[Path]) -> gatekit.Schedule:
     kinds: list[dict[str, Any]] = [{"use": "gguf"}, {"use": "gguf"}, {"use": "safetensors"}]
     return gatekit.Schedule.from_dict(
         {
-            "version": 1,
-            "name": "run",
-            "family": {
-                "use": "synthetic",
-                "channels": lab.sizes.out_channels,
-                "image_channels": lab.sizes.image_channels,
-                "text_dim": lab.sizes.text_dim,
-            },
+            **common(lab, "run"),
             "variants": {
                 phase: {**kind, "file": str(file)}
                 for phase, kind, file in zip(PHASES, kinds, files, strict=True)
-            },
-            "video": {
-                "width": 8 * width, "height": 8 * height, "frames": 4 * (frames - 1) + 1, "fps": 16,
             },
             "sigmas": {"use": "shifted_linear", "steps": STEPS, "shift": SHIFT},
             "phases": [
