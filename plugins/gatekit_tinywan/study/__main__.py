@@ -21,15 +21,18 @@ from gatekit_tinywan.study.sets import SETS
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line; run, count or print. Returns the exit code."""
     args = _parser().parse_args(arguments)
-    names = list(SETS) if not args.sets or "all" in args.sets else args.sets
+    everything = args.all or "all" in args.sets
+    names = args.sets if args.sets and not everything else list(SETS)
     try:
         for name in names:
             if name not in SETS:
                 raise gatekit.InputError(
-                    "no such set", value=name, remedy=f"one of: {', '.join(SETS)}, all"
+                    "no such set", value=name, remedy=f"one of: {', '.join(SETS)}; or --all"
                 )
         if args.markdown:
             return _print(args, names)
+        if not (args.sets or everything or args.dry_run):
+            return _which(args)
         cells = _cells(args, names)
         return _count(args, cells) if args.dry_run else _run(args, cells)
     except gatekit.UserError as error:
@@ -44,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; default: all")
+    add("sets", nargs="*", metavar="SET", help=", ".join(SETS))
+    add("--all", action="store_true", help="all sets; --dry-run and --markdown need no name for it")
     add("--prompts", type=positive, default=64, metavar="N", help="prompts (64)")
     add("--split", choices=("tune", "report"), default="report", help="which prompts (report)")
     add("--evaluations", type=_numbers, default=BUDGETS, metavar="N,N", help="budgets: 8,12,20,40")
@@ -77,10 +81,28 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(known[part] for part in parts)
 
 
-def _cells(args: argparse.Namespace, names: Sequence[str]) -> list[Cell]:
+def _which(args: argparse.Namespace) -> int:
+    """The sets and what they cost: all of them are the work of hours, so one has to say so."""
+    from gatekit_tinywan.study.dry import listing
+
+    sets = {name: _named(args, [name]) for name in SETS}
+    said = [
+        "no set is named; name some of these, or say --all:",
+        *listing(sets, args.prompts, args.reference_steps),
+        f"with --prompts {args.prompts} and all that a set is compared with. What is stored is not "
+        "run again; --dry-run counts exactly.",
+    ]
+    print("\n".join(said), file=sys.stderr)
+    return 2
+
+
+def _named(args: argparse.Namespace, names: Sequence[str]) -> list[Cell]:
     found = [c for name in names for c in SETS[name]() if c.evaluations in args.evaluations]
-    if args.only is not None:
-        found = [c for c in found if args.only.search(c.row)]
+    return [c for c in found if args.only is None or args.only.search(c.row)]
+
+
+def _cells(args: argparse.Namespace, names: Sequence[str]) -> list[Cell]:
+    found = _named(args, names)
     if any(c.peer for c in found) and (said := peer.missing()):
         print(said, file=sys.stderr)
         found = [c for c in found if c.peer is None]

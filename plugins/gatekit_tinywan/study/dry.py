@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import gatekit
 from gatekit_tinywan.study.bench import Bench
@@ -37,22 +38,55 @@ def count(
     yield f"{_of(len(planned), 'cell')}: {nfe} evaluations a prompt, {passes} passes of a model"
     if failed:
         yield f"{_of(len(failed), 'cell')} cannot be planned, and would fail"
-    flows = sorted({flow for cell in planned.values() for flow in cell.flows})
-    own = len(flows) * (steps + steps // 2)
+    beside = _beside(planned.values(), steps)
+    flows, own = beside.flows, beside.own
     if flows:
         yield f"references {', '.join(flows)}: {own} evaluations a prompt"
-    profiles = sorted({FLOWS[cell.base] for cell in planned.values() if cell.measured})
-    measured = len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS)
-    if profiles:
-        yield f"fine runs of {', '.join(profiles)}: {measured} evaluations, once"
-    tries = sorted({(cell.base, cell.evaluations) for cell in planned.values() if cell.searched})
-    searching = TRIES * len(PROFILE_ROWS) * sum(evaluations for _, evaluations in tries)
-    if tries:
-        yield f"grids that are tried: at most {searching} evaluations, once"
-    total = prompts * (nfe + own) + measured + searching
+    if beside.profiles:
+        yield f"fine runs of {', '.join(beside.profiles)}: {beside.measured} evaluations, once"
+    if beside.searching:
+        yield f"grids that are tried: at most {beside.searching} evaluations, once"
+    total = prompts * (nfe + own) + beside.measured + beside.searching
     videos = (len(planned) + len(flows)) * prompts
     judged = f", {_of(videos, 'video')} to judge" if judge else ""
     yield f"{_of(prompts, 'prompt')}: {total} evaluations{judged}"
+
+
+def listing(sets: Mapping[str, Sequence[Cell]], prompts: int, steps: int) -> Iterator[str]:
+    """A line a set, and one for all of them: cells, and evaluations with all that they need.
+
+    Nothing is planned: a cell counts with the evaluations that it may take.
+    """
+    every = {**sets, "--all": [cell for cells in sets.values() for cell in cells]}
+    for name, found in every.items():
+        cells = {cell.identity: cell for cell in found}.values()
+        beside = _beside(cells, steps)
+        once = beside.measured + beside.searching
+        most = prompts * (sum(c.evaluations for c in cells) + beside.own) + once
+        yield f"  {name:11} {_of(len(cells), 'cell'):>9}, at most {most:9,} evaluations"
+
+
+class _Beside(NamedTuple):
+    """What cells need beside their own runs: evaluations a prompt, and once."""
+
+    flows: Sequence[str]
+    own: int
+    profiles: Sequence[str]
+    measured: int
+    searching: int
+
+
+def _beside(cells: Collection[Cell], steps: int) -> _Beside:
+    flows = sorted({flow for cell in cells for flow in cell.flows})
+    profiles = sorted({FLOWS[cell.base] for cell in cells if cell.measured})
+    tries = {(cell.base, cell.evaluations) for cell in cells if cell.searched}
+    return _Beside(
+        flows,
+        len(flows) * (steps + steps // 2),
+        profiles,
+        len(profiles) * PROFILE_STEPS * len(PROFILE_ROWS),
+        TRIES * len(PROFILE_ROWS) * sum(evaluations for _, evaluations in tries),
+    )
 
 
 def stand_in(steps: int) -> list[float]:

@@ -11,6 +11,7 @@ from gatekit_tinywan.study import __main__ as study
 from gatekit_tinywan.study.bench import Bench
 from gatekit_tinywan.study.cell import Cell
 from gatekit_tinywan.study.dry import count
+from gatekit_tinywan.study.sets import SETS
 
 SCHEDULES = Path(__file__).parents[3] / "schedules"
 
@@ -72,6 +73,32 @@ def test_study_of_what_is_not_there(arguments, said, capsys):
     assert code == 2
     captured = capsys.readouterr()
     assert said in captured.err and not captured.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--tf32", "--no-judge"]])
+def test_a_study_of_no_set_prints_what_there_is(arguments, capsys, tmp_path):
+    out = tmp_path / "study"
+    assert study.main([*arguments, "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    said = captured.err.splitlines()
+    assert "--all" in said[0] and [line.split()[0] for line in said[1:-1]] == [*SETS, "--all"]
+    assert not captured.out and not out.exists()
+
+
+@pytest.mark.parametrize("named", [["--all"], ["all"]])
+def test_all_sets_have_to_be_asked_for(named, capsys):
+    one = ["--only", "^restart 0.1 to 0.4$", "--dry-run", "--device", "cpu"]
+    assert study.main([*named, *one]) == 0
+    assert "2 cells:" in capsys.readouterr().out
+
+
+def test_a_set_costs_what_its_plans_say(capsys):
+    cells = ["--only", "^(unipc|the three, fitted)$", "--prompts", "3"]
+    assert study.main(cells) == 2
+    listed = capsys.readouterr().err
+    assert study.main(["table", *cells, "--dry-run", "--device", "cpu"]) == 0
+    total = capsys.readouterr().out.splitlines()[-1].split()[2]
+    assert f"  table         8 cells, at most {int(total):9,} evaluations" in listed
 
 
 def test_what_a_study_costs(capsys):
