@@ -17,6 +17,8 @@ from gatekit_basics.fit_runs import FEW, Runs, as_plain, chosen, from_plain, mea
 from gatekit_basics.fitting import minimizer, predicted_error
 from gatekit_basics.travel import Fine, load, save
 
+FINE = 120  # steps of the fine run
+
 
 def fit_command(
     schedule: Annotated[Path, typer.Argument(metavar="SCHEDULE", help="A schedule (.yaml).")],
@@ -32,7 +34,10 @@ def fit_command(
         int,
         typer.Option("--seed", help="Seed of the first prompt's noise; each other has one more."),
     ] = 0,
-    fine: Annotated[int, typer.Option("--fine", min=40, help="Steps of the fine run.")] = 120,
+    fine: Annotated[
+        int | None,
+        typer.Option("--fine", min=40, help=f"Steps of the fine run.  [default: {FINE}]"),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +84,7 @@ def fit_command(
         for i, prompt in enumerate(prompts or [])
     ]
     if kept is not None:
+        _refuse_other_steps(kept, fine, keep)
         if _other(kept, each, image, seed):
             known = ", ".join(repr(inputs["prompt"]) for inputs in kept.inputs)
             _say(
@@ -100,7 +106,7 @@ def fit_command(
         _say(f"up to {tries} grids of {steps} steps are run for {count}")
     with contextlib.closing(gatekit.Warm()) as warm:
         runs = Runs(schedule, given, each, warm, **where)
-        measured = kept or runs.fine(fine)
+        measured = kept or runs.fine(fine or FINE)
         if kept is None and keep is not None:
             save(keep, measured, fields)
         if tries:
@@ -119,6 +125,18 @@ def _other(kept: Fine, each: Sequence[gatekit.Inputs], image: Path | None, seed:
         return [as_plain(inputs) for inputs in each] != list(kept.inputs)
     asked = as_plain(gatekit.Inputs(prompt="", image=image, seed=seed))
     return any(asked[key] and asked[key] != kept.inputs[0][key] for key in ("image", "seed"))
+
+
+def _refuse_other_steps(kept: Fine, fine: int | None, keep: Path | None) -> None:
+    """Raise InputError where another number of steps is asked for than was measured with."""
+    steps = len(kept.travelled.sigmas)
+    if fine is not None and fine != steps:
+        raise gatekit.InputError(
+            f"{keep} was measured with {steps} steps",
+            where="--fine",
+            value=fine,
+            remedy="leave --fine out, or name another file for --keep, to measure anew",
+        )
 
 
 def _refuse_moving(plan: gatekit.Plan) -> None:

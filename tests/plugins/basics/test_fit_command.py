@@ -128,6 +128,20 @@ def test_a_measurement_is_of_one_size_and_of_its_own_prompts(here, capsys):
     assert "boundaries, video size or first sigma (got 'm.st')" in capsys.readouterr().err
 
 
+def test_a_fine_run_of_other_steps_is_not_what_was_asked_for(here, capsys):
+    line = ["fit", "fake.yaml", "--keep", "m.st", "-p", "x", "-o"]
+    assert call([*line, "a.yaml", "--fine", "41"]) == 0
+    kept = (here / "m.st").read_bytes()
+    capsys.readouterr()
+    assert call([*line, "b.yaml", "--fine", "60"]) == 2
+    said = (
+        "--fine: m.st was measured with 41 steps (got 60); leave --fine out, or name another file"
+    )
+    assert said in capsys.readouterr().err
+    assert not (here / "b.yaml").exists() and (here / "m.st").read_bytes() == kept
+    assert call([*line, "c.yaml", "--fine", "41"]) == call([*line, "d.yaml"]) == 0
+
+
 def three(here, until):
     """With a phase below 0.9 that few grids have a step in."""
     middle = f"  - {{name: mid, until: {until}, variant: coarse, sampler: euler}}\n  - name: low\n"
