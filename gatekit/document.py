@@ -66,23 +66,24 @@ class Document(Generic[M]):
         return Override(key, Node(node.value, node.place, at), str(at or node.place))
 
 
-def load_document(path: str | Path, model: type[M]) -> Document[M]:
+def load_document(path: str | Path, model: type[M], kind: str = "YAML file") -> Document[M]:
     """Read a YAML file.
 
     Args:
         path: The file.
         model: What it must be; a model that forbids unknown keys, such as ``gatekit.Params``.
+        kind: What messages call it: ``sweep file``.
 
     Raises:
         ScheduleError: With file, line, column, key, value and remedy.
     """
     path = Path(path)
-    root = parse(read_text(path), str(path))
+    root = parse(read_text(path, kind), str(path), kind)
     source = source_of(root, str(path))
     data = root.plain()
     if not isinstance(data, dict):
         raise ScheduleError(
-            "this file is a mapping of keys",
+            f"a {kind} is a mapping of keys",
             where=str(path),
             value=data,
             remedy="start with 'version: 1'",

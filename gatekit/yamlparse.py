@@ -24,8 +24,8 @@ _TAG = re.compile(rf"(?:^|[\s\[{{,])!\S{{{LONGEST_TAG}}}", re.MULTILINE)
 OF_WEIGHTS = "of a weight file, 'gatekit inspect {}' says what it is"
 
 
-def read_text(path: Path) -> str:
-    """Text of a schedule file.
+def read_text(path: Path, kind: str = "schedule") -> str:
+    """Text of a schedule file, or of one of another ``kind``.
 
     Raises:
         ScheduleError: Missing, unreadable, too large, or no UTF-8 text.
@@ -35,15 +35,15 @@ def read_text(path: Path) -> str:
             data = file.read(MAX_BYTES + 1)
     except OSError as exc:
         raise ScheduleError(
-            f"cannot read the schedule: {exc.strerror or exc}",
+            f"cannot read the {kind}: {exc.strerror or exc}",
             where=str(path),
-            remedy="give the path of a schedule file (.yaml)",
+            remedy=f"give the path of a {_file(kind)} (.yaml)",
         ) from exc
     if len(data) > MAX_BYTES:
         raise ScheduleError(
             f"larger than {MAX_BYTES >> 20} MiB",
             where=str(path),
-            remedy=f"is it a schedule? {OF_WEIGHTS.format(path)}",
+            remedy=f"is it a {kind}? {OF_WEIGHTS.format(path)}",
         )
     try:
         text = data.decode("utf-8-sig")
@@ -53,17 +53,22 @@ def read_text(path: Path) -> str:
         raise ScheduleError(
             "no text file",
             where=str(path),
-            remedy=f"a schedule is a YAML file in UTF-8; {OF_WEIGHTS.format(path)}",
+            remedy=f"a {kind} is YAML in UTF-8; {OF_WEIGHTS.format(path)}",
         )
     return text
 
 
-def parse(text: str, file: str) -> Node:
+def _file(kind: str) -> str:
+    return kind if kind.endswith("file") else f"{kind} file"
+
+
+def parse(text: str, file: str, kind: str = "schedule") -> Node:
     """Parse YAML text into nodes.
 
     Args:
         text: One YAML document.
         file: Its name, for messages.
+        kind: What it is to be, for messages.
 
     Raises:
         ScheduleError: No valid YAML, a key twice, or over the limits.
@@ -73,9 +78,9 @@ def parse(text: str, file: str) -> Node:
 
     if len(text) > MAX_BYTES or _TAG.search(text):  # either would take the parser seconds
         what = "a tag this long" if len(text) <= MAX_BYTES else f"more than {MAX_BYTES >> 20} MiB"
-        raise ScheduleError(f"no schedule has {what}", where=file, remedy="is it a schedule?")
+        raise ScheduleError(f"no {kind} has {what}", where=file, remedy=f"is it a {kind}?")
     yaml: Any = YAML(typ="safe", pure=True)
-    yaml.composer.compose_node = _counted(yaml.composer.compose_node, file)
+    yaml.composer.compose_node = _counted(yaml.composer.compose_node, file, kind)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an anchor used again is none of the user's concern
@@ -91,14 +96,14 @@ def parse(text: str, file: str) -> Node:
         ) from exc
     except (YAMLError, RecursionError) as exc:
         raise ScheduleError(
-            f"no valid YAML: {str(exc).splitlines()[0]}", where=file, remedy="is it a schedule?"
+            f"no valid YAML: {str(exc).splitlines()[0]}", where=file, remedy=f"is it a {kind}?"
         ) from exc
     if root is None:
         return Node(None, Place(file, 1, 1))
-    return _Reader(yaml, file).node(root, 0)
+    return _Reader(yaml, file, kind).node(root, 0)
 
 
-def _counted(compose: Callable[..., Any], file: str) -> Callable[..., Any]:
+def _counted(compose: Callable[..., Any], file: str, kind: str) -> Callable[..., Any]:
     """Ruamel's ``compose_node``, which stops at too many values instead of making them all."""
     count = depth = 0
 
@@ -106,7 +111,7 @@ def _counted(compose: Callable[..., Any], file: str) -> Callable[..., Any]:
         nonlocal count, depth
         count, depth = count + 1, depth + 1
         if count > 2 * MAX_VALUES or depth > MAX_DEPTH + 2:  # keys and values
-            raise _too_many(file)
+            raise _too_many(file, kind)
         node = compose(*arguments)
         depth -= 1
         return node
@@ -114,11 +119,11 @@ def _counted(compose: Callable[..., Any], file: str) -> Callable[..., Any]:
     return counting
 
 
-def _too_many(where: str) -> ScheduleError:
+def _too_many(where: str, kind: str) -> ScheduleError:
     return ScheduleError(
         f"more than {MAX_VALUES} values or {MAX_DEPTH} levels after aliases",
         where=where,
-        remedy="is it a schedule?",
+        remedy=f"is it a {kind}?",
     )
 
 
@@ -134,6 +139,7 @@ class _Reader:
 
     yaml: Any
     file: str
+    kind: str
     count: int = 0
 
     def place(self, node: Any) -> Place:
@@ -143,7 +149,7 @@ class _Reader:
         self.count += 1
         place = self.place(node)
         if self.count > MAX_VALUES or depth > MAX_DEPTH:
-            raise _too_many(str(place))
+            raise _too_many(str(place), self.kind)
         kind: str = node.id
         if kind == "mapping":
             return Node(self.mapping(node, depth), place)

@@ -44,6 +44,16 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, text, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("text", [None, "", "\0", "a: [\n", "[" * 100, "a: " + "1" * 2**20])
+def test_a_file_is_called_what_it_was_to_be(tmp_path, text):
+    file = write(tmp_path, text) if text is not None else tmp_path / "none.yaml"
+    for kind in ("YAML file", "wish list"):
+        with pytest.raises(ScheduleError) as error:
+            load_document(file, Wish, *([] if kind == "YAML file" else [kind]))
+        assert "schedule" not in str(error.value)
+        assert text == "a: [\n" or kind in str(error.value)
+
+
 def load(project, tmp_path, key, value):
     file = write(tmp_path, f"version: 1\nchanges:\n  {key}: [{value}]\n")
     override = load_document(file, Wish).override(key, ("changes", key, 0))

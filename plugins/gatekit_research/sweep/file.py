@@ -124,7 +124,7 @@ def load_sweep(path: Path) -> gatekit.Document[SweepFile]:
     Raises:
         ScheduleError: With file, line, column, value and remedy.
     """
-    document = gatekit.load_document(path, SweepFile)
+    document = gatekit.load_document(path, SweepFile, "sweep file")
     file = document.value
     _check_number(document)
     names = [case.name for case in file.list]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import gatekit
+from gatekit.cli import call
 from gatekit_research.sweep.arms import arms_of
 from gatekit_research.sweep.file import load_sweep
 from gatekit_research.sweep.order import ordered, variants_of
@@ -88,6 +89,13 @@ def test_mistakes_are_told_at_their_line_and_nothing_is_written(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line and "sweep.yaml" in line
     assert not (project / "small.sweep").exists()
+
+
+def test_a_sweep_file_that_is_none_is_not_called_a_schedule(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert call(["sweep", "nowhere.yaml"]) == 2
+    said = "nowhere.yaml: cannot read the sweep file: No such file or directory; give the path of a"
+    assert f"{said} sweep file (.yaml)" in capsys.readouterr().err
 
 
 def test_zipped_lists_of_unequal_length(sweep):
