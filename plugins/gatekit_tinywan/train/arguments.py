@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 
+from gatekit_tinywan.family import WEIGHTS
 from gatekit_tinywan.train.config import Config
 
 ALL = "vae,base,experts"  # stages of a training from nothing
@@ -51,6 +52,11 @@ def parsed(arguments: Sequence[str] | None, about: str | None) -> argparse.Names
     parser.add_argument("--average-with", type=Path, help="another folder of shipped files")
     parser.add_argument("--judge-clips", type=int, help="true clips to judge (1024; 4 on a CPU)")
     parser.add_argument("--rehearse", action="store_true", help="tiny and short, to try it out")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="allow --out where it loses the shipped files, or those begun with",
+    )
     for name, (kind, said) in OF_CONFIG.items():
         usual = getattr(Config, name)
         default = "" if usual is None else f" ({usual:g})"
@@ -85,8 +91,8 @@ def parsed(arguments: Sequence[str] | None, about: str | None) -> argparse.Names
         parser.error(
             "--average-with: a mean is of experts as they are; train further in a next run"
         )
-    if lacks := _lacking(args, named):
-        parser.error(lacks)
+    if wrong := _lacking(args, named) or (not args.overwrite and _lost(args, named)):
+        parser.error(wrong)
     return args
 
 
@@ -121,3 +127,19 @@ def _lacking(args: argparse.Namespace, stages: Set[str]) -> str | None:
                 "folder of shipped files with --start-from"
             )
     return None
+
+
+def _lost(args: argparse.Namespace, stages: Set[str]) -> str | None:
+    """Which files ``--out`` would be written over, or among, or None."""
+    out, written = args.out.resolve(), (args.out / "weights").resolve()
+    begun = () if stages <= {"judge"} else ("start_from", "average_with")
+    lost = [
+        f"the files of {_option(option)} would be written over"
+        for option in begun
+        if (folder := getattr(args, option)) and folder.resolve() == written
+    ]
+    if WEIGHTS.resolve() in (written, out, *out.parents):
+        lost = [f"the shipped weights lie in {WEIGHTS}"]
+    if not lost:
+        return None
+    return f"--out: {lost[0]} (got {args.out}); name another folder, or add --overwrite"

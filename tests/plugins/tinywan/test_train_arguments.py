@@ -46,6 +46,36 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
     assert "out is a file; name a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", [".", "weights", "weights/more", "../gatekit_tinywan"])
+@pytest.mark.parametrize("stages", ["vae", "judge"])
+def test_the_shipped_weights_are_not_written_over_by_mistake(place, stages, monkeypatch, capsys):
+    monkeypatch.chdir(Path(SHIPPED).parent)
+    line = ["--out", place, "--stages", stages, *(["--start-from", SHIPPED] * (stages == "judge"))]
+    with pytest.raises(SystemExit) as end:
+        parsed(line, None)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and f"the shipped weights lie in {SHIPPED} (got {place});" in said
+    assert parsed([*line, "--overwrite"], None).out == Path(place)
+
+
+def test_what_a_training_begins_with_is_not_written_over_by_mistake(tmp_path, capsys):
+    begun = tmp_path / "more" / "weights"
+    begun.mkdir(parents=True)
+    for name in ("vae", "high", "low", "umt5"):
+        (begun / f"tinywan_{name}_fp16.safetensors").touch()
+    out = ["--out", str(tmp_path / "more")]
+    for option, line in (
+        ("--start-from", ["--start-from", str(begun)]),
+        ("--average-with", ["--start-from", SHIPPED, "--average-with", str(begun)]),
+    ):
+        with pytest.raises(SystemExit):
+            parsed([*out, *line], None)
+        assert f"--out: the files of {option} would be written over" in capsys.readouterr().err
+        assert parsed([*out, *line, "--overwrite"], None).overwrite
+    judged = parsed([*out, "--start-from", str(begun), "--stages", "judge"], None)
+    assert judged.stages == "judge"  # writes no weights
+
+
 def test_each_stage_names_the_one_that_it_begins_with(tmp_path, capsys):
     out = ["--out", str(tmp_path), "--stages"]
     for stage, needed, files in (
