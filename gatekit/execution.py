@@ -28,12 +28,15 @@ class Execution:
         changes: What of it changes predictions beyond rounding, such as ``sage`` for 8-bit
             attention; part of the phase's field.
         remarks: Lines for the plan: why it was chosen, what is not known yet.
+        replayed: Whether passes may be recorded once and replayed by the device (a CUDA graph),
+            where that is possible.
     """
 
     attention: str = ""
     compiled: bool = False
     changes: str = ""
     remarks: tuple[str, ...] = ()
+    replayed: bool = False
 
 
 PLAIN = Execution()
@@ -52,6 +55,7 @@ class PhaseAsk:
         compile: Whether to compile, or ``auto``.
         passes: Model passes that are expected.
         deterministic: Whether the same bits are asked for from run to run.
+        cached: Whether a step cache runs the model's blocks.
     """
 
     name: str
@@ -62,6 +66,7 @@ class PhaseAsk:
     compile: bool | str = AUTO
     passes: int = 0
     deterministic: bool = False
+    cached: bool = False
 
 
 def nothing_to_choose(asks: Sequence[PhaseAsk], family: str) -> tuple[Execution, ...]:

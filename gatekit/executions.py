@@ -35,6 +35,7 @@ def executed(plan: Plan, every: Sequence[PlannedPhase]) -> Plan:
             attention=entry.attention,
             compile=entry.compile,
             deterministic=plan.schedule.deterministic,
+            cached=phase.cache is not None,
             passes=sum(row.passes for row in rows if row.phase == phase.name),
         )
         for phase, entry in zip(every, plan.schedule.phases, strict=True)

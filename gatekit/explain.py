@@ -263,6 +263,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "compute": p.compute,
                 "attention": p.execution.attention or None,
                 "compiled": p.execution.compiled,
+                "replayed": p.execution.replayed,
                 "field": p.field,
                 "remark": p.strategy.remark(),
                 "boundary": asdict(p.boundary),

@@ -141,7 +141,7 @@ class ModelVariant(ABC):
         Called before each phase, loaded or not, so it must cost nothing where nothing changes.
         Raises InputError for a variant that computes in one way only.
         """
-        if execution.attention or execution.compiled:
+        if execution.attention or execution.compiled or execution.replayed:
             raise InputError(
                 f"variant {self.name!r} computes in one way only",
                 remedy="implement 'configure', or let its family's 'executions' choose nothing",

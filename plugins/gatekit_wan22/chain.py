@@ -38,6 +38,11 @@ def _chain_class() -> type[nn.Module]:
     return Chain
 
 
+def in_chain(model: Any) -> bool:
+    """Whether a ``body`` runs the blocks of ``model`` now."""
+    return isinstance(model.blocks[0], _chain_class())
+
+
 @contextmanager
 def chained(model: Any, body: Body) -> Generator[None]:
     """Within it, ``body`` runs the blocks of ``model``; the model itself stays as it is."""

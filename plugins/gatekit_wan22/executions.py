@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from gatekit import Execution, PhaseAsk, ScheduleError, compute_capability
 
-from . import attention, compiling
+from . import attention, compiling, passes
 from .fp8 import check_fp8, fp8_shapes
 from .sizes import expected_shapes
 from .variant import WanVariant
@@ -17,13 +17,16 @@ A14B = (40, 5120)  # layers and width, where the file is not there
 UNSEEN = "no NVIDIA GPU is seen here: its compute capability is looked at where this runs"
 
 
-def executions(asks: Sequence[PhaseAsk], tokens: int, device: str) -> tuple[Execution, ...]:
+def executions(
+    asks: Sequence[PhaseAsk], tokens: int, device: str, *, first_frame: bool = False
+) -> tuple[Execution, ...]:
     """One ``Execution`` a phase; see ``ModelFamily.executions``.
 
     Args:
         asks: The phases.
         tokens: Of the latent, after patching.
         device: Of the run, which may not be here.
+        first_frame: Whether an image would be the video's first frame.
     """
     capability = compute_capability(device)
     chosen = [_attention(i, ask, device, capability) for i, ask in enumerate(asks)]
@@ -41,8 +44,10 @@ def executions(asks: Sequence[PhaseAsk], tokens: int, device: str) -> tuple[Exec
                 compiled, why = compiling.choose(ask.compile, device, saved[key])
         unseen = device.startswith("cuda") and capability is None
         changes = "" if attention.BACKENDS[name].exact else name
-        remarks = tuple(line for line in (why, UNSEEN if unseen else "") if line)
-        found.append(Execution(name, compiled, changes, remarks))
+        replayed = passes.chosen(ask, tokens, device)
+        lines = (why, passes.remark(tokens, first_frame) if replayed else "")
+        remarks = tuple(line for line in (*lines, UNSEEN if unseen else "") if line)
+        found.append(Execution(name, compiled, changes, remarks, replayed))
     return tuple(found)
 
 

@@ -202,7 +202,8 @@ class WanFamily(WanCoding):
         from .executions import executions
 
         _, frames, height, width = self.latent_shape(video)
-        return executions(asks, frames * (height // 2) * (width // 2), device)
+        tokens, frame = frames * (height // 2) * (width // 2), self.image_as == "frame"
+        return executions(asks, tokens, device, first_frame=frame)
 
     def phase_warnings(
         self, phases: Mapping[str, tuple[VariantParams, Sequence[float]]]

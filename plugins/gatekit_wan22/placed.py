@@ -263,6 +263,11 @@ class PlacedModel:
             self._send(block)
             self._open()
 
+    @property
+    def still(self) -> bool:
+        """Whether every weight is where it stays: passes wait for none, and move none."""
+        return self.whole and not (self._slot or self._waits or self._wait_first)
+
     def rest(self) -> bool:
         """End what runs in the background; False where weights are not there, or not to stay."""
         pending = [*self._waits.values(), *([self._first] if self._wait_first else [])]

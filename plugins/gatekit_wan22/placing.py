@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gatekit import Carrier, ChunkPool, Footprint, ModelVariant, Placement
 
+from .passes import MOST
 from .units import BYTES, Units, cut, footprint
 
 if TYPE_CHECKING:
@@ -55,13 +57,25 @@ class Placing(ModelVariant):
         """Whether the model that is loaded is streamed, in part or as a whole."""
         return self._placed is not None and bool(self._placed.placement.streamed)
 
+    @property
+    def still(self) -> bool:
+        """Whether the model that is loaded has all its weights where they stay."""
+        return self._loaded is not None and (self._placed is None or self._placed.still)
+
     def footprint(self, compute: str, latent: tuple[int, int, int, int]) -> Footprint | None:
-        """What the weights take; None where they cannot be streamed: merged LoRAs, fp8."""
+        """What the weights take, and graphs of passes that are replayed.
+
+        None where they cannot be streamed: merged LoRAs, fp8.
+        """
         if compute not in BYTES or (self._loras.uses and self.params.lora_mode == "merge"):
             return None
         more = self._loras.resident_bytes() * BYTES[compute] // 2
         units, by_load = self._units(compute), bool(self._loras.uses)
-        return footprint(units, self.sizes, compute, latent, more, at_once=by_load)
+        told = footprint(units, self.sizes, compute, latent, more, at_once=by_load)
+        _, frames, height, width = latent
+        if by_load or frames * (height // 2) * (width // 2) > MOST:
+            return told
+        return replace(told, fixed=told.fixed + told.working)  # a graph has its own of that
 
     def _units(self, compute: str) -> Units:
         return cut(self.tensors(), self.sizes, compute, kept=self.params.keep == "always")

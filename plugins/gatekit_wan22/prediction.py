@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .model_input import check_first_frame, check_text, times, with_image
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def predicted(
-    model: Any,
+    run: Callable[[Tensor, Tensor, Tensor], Tensor],
     sizes: TransformerSizes,
     x: Tensor,
     sigma: float,
@@ -29,7 +30,7 @@ def predicted(
     """The velocity n - x0 of x ``[B, C, T, H, W]``, in float32 where x is.
 
     Args:
-        model: diffusers' module.
+        run: One pass of diffusers' module, from input, time and text.
         sizes: The model's sizes.
         x: The state.
         sigma: Its noise level.
@@ -57,8 +58,7 @@ def predicted(
     check_text(text, x.shape[0], sizes.text_dim)
     text = text.to(device, dtype).expand(x.shape[0], -1, -1)
     at = times(x, time, first, device)
-    (out,) = model(given, at, text, return_dict=False)
-    out = out.to(x.device, torch.float32)
+    out = run(given, at, text).to(x.device, torch.float32)
     if first is not None:
         frames = first.shape[2]
         out[:, :, :frames] = (x[:, :, :frames] - first.to(x.device)) / sigma

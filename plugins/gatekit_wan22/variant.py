@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gatekit import Body, Execution, InputError, VariantParams, compute_capability
@@ -12,6 +13,7 @@ from .conditioning import WanConditioning
 from .described import Described
 from .fp8 import check_fp8, fp8_shapes
 from .lora.host import strengths
+from .passes import Passes
 from .placing import Placing
 from .precision import COMPUTE_TYPES, check_compute
 from .prediction import predicted
@@ -42,6 +44,7 @@ class WanVariant(Described, Placing):
         self._uses = self.params.loras  # with the strengths of the present phase
         self._attached: Any = None
         self._execution = Execution()
+        self._passes = Passes()
 
     def adjust(self, params: VariantParams) -> None:
         """Use the strengths of these parameters; the weights stay where they are."""
@@ -51,8 +54,10 @@ class WanVariant(Described, Placing):
             self._attached.set(strengths(self._uses))
 
     def configure(self, execution: Execution) -> None:
-        """Attention backend and compilation from now on; what is compiled stays so."""
+        """Attention, compilation, replaying from now on; what is compiled stays so."""
         self._execution = execution
+        if not execution.replayed:
+            self._passes.forget()
         if self._model is not None:
             from .attention import use_backend
             from .compiling import use_compiled
@@ -130,6 +135,7 @@ class WanVariant(Described, Placing):
 
     def unload(self) -> None:
         """Drop the model and give its memory back."""
+        self._passes.forget()  # graphs hold addresses of the weights
         placed_on = self.drop_placed()
         if self._loaded is None and placed_on is None:
             return
@@ -168,15 +174,18 @@ class WanVariant(Described, Placing):
         """
         if self._loaded is None:
             raise InputError("the model is not loaded", remedy="call load(device, compute) first")
+        device, compute = self._loaded
+        fixed = self.still and self._attached is None
+        how = self._execution if fixed else None
         return predicted(
-            self._model,
+            partial(self._passes.run, self._model, device, how),
             self.sizes,
             x,
             sigma,
             conditioning,
             time=self.timestep(sigma),
-            device=self._loaded[0],
-            compute=self._loaded[1],
+            device=device,
+            compute=compute,
             image_optional=self.image_optional,
             where=self.file.name,
         )

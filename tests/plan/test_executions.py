@@ -23,6 +23,7 @@ def chooser(fake, monkeypatch):
                 compiled=ask.compile is True,
                 changes="rough" if ask.attention == "rough" else "",
                 remarks=(f"{ask.passes} passes",),
+                replayed=ask.compile is not True,
             )
             for ask in asks
         ]
@@ -75,6 +76,7 @@ def test_the_plan_says_how_phases_compute(project, chooser):
     high, low = plan.to_json()["phases"]
     assert (high["attention"], high["compiled"]) == ("plain", False)
     assert (low["attention"], low["compiled"]) == ("rough", True)
+    assert (high["replayed"], low["replayed"]) == (True, False)
 
 
 def test_only_what_changes_predictions_is_part_of_the_field(project, chooser):
@@ -102,6 +104,8 @@ def test_a_variant_of_one_way_says_so(fake, project):
     variant.configure(Execution())
     with pytest.raises(InputError, match="computes in one way only"):
         variant.configure(Execution(attention="math"))
+    with pytest.raises(InputError, match="computes in one way only"):
+        variant.configure(Execution(replayed=True))
 
 
 def test_memory_by_compute():
