@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,8 @@ def extended(
     other = plain(path.parent / base.value)
     if inside is not None and not is_inside(other, [inside]):
         raise outside_error(base.value, at, "the schedule's folder", "copy it there; ")
+    if not (path.is_absolute() or Path(base.value).is_absolute()):  # named as whoever asked does
+        other = Path(os.path.relpath(other))
     return merge(extended(other, (*seen, real), inside, at), root)
 
 

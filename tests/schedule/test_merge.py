@@ -129,6 +129,29 @@ def test_places_survive_a_merge(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stand", "asked", "base", "named"),
+    [
+        (".", "s/child.yaml", "../base.yaml", "base.yaml"),
+        (".", "s/child.yaml", "more/base.yaml", "s/more/base.yaml"),
+        ("s", "child.yaml", "../base.yaml", "../base.yaml"),
+        ("s", "{}/s/child.yaml", "../base.yaml", "{}/base.yaml"),
+        ("s", "child.yaml", "{}/base.yaml", "{}/base.yaml"),
+    ],
+)
+def test_what_is_extended_is_named_as_one_asked(tmp_path, monkeypatch, stand, asked, base, named):
+    import json
+
+    root = str(tmp_path)
+    (tmp_path / "s" / "more").mkdir(parents=True)
+    (tmp_path / "s" / base.format(root)).write_text(json.dumps(BASE))
+    (tmp_path / "s" / "child.yaml").write_text(f"extends: {base.format(root)}\n")
+    monkeypatch.chdir(tmp_path / stand)
+    schedule = load_schedule(asked.format(root), allow_outside=True)
+    assert schedule.source.where(("name",)).startswith(f"{named.format(root)}:1:")
+    assert schedule.folder == tmp_path / "s"
+
+
+@pytest.mark.parametrize(
     ("child", "expected"),
     [
         ("extends: bas.yaml", "no such schedule to extend"),
