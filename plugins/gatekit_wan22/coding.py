@@ -96,7 +96,7 @@ class WanCoding(ModelFamily):
         """
         import torch
 
-        from .image import fit, to_tensor
+        from .image import fit, tell_cut, to_tensor
 
         known = {n: i for n, i in ((0, image), (-1, last_image)) if i is not None}
         if not known:
@@ -107,7 +107,10 @@ class WanCoding(ModelFamily):
         frames = 1 if self.image_as == "frame" else video.frames
         clip = torch.zeros(1, 3, frames, video.height, video.width)
         for number, given in known.items():
-            clip[0, :, number] = fit(to_tensor(given), video.width, video.height) * 2.0 - 1.0
+            pixels = to_tensor(given)
+            name = str(given) if isinstance(given, str | Path) else "the image"
+            tell_cut(pixels, name, video.width, video.height)
+            clip[0, :, number] = fit(pixels, video.width, video.height) * 2.0 - 1.0
         encoded = self._by_vae(device, lambda vae: vae.encode(clip).to(device))
         if self.image_as == "frame":
             return encoded
@@ -117,11 +120,14 @@ class WanCoding(ModelFamily):
         """Normalised latent ``[1, z, T, h, w]`` of a video, each frame fitted as images are."""
         import torch
 
-        from .image import fit
+        from .image import fit, tell_cut
 
         clip = torch.empty(1, 3, video.frames, video.height, video.width)
         for i, frame in enumerate(frames):
-            clip[0, :, i] = fit(frame.permute(2, 0, 1), video.width, video.height) * 2.0 - 1.0
+            pixels = frame.permute(2, 0, 1)
+            if i == 0:
+                tell_cut(pixels, "the video to start from", video.width, video.height)
+            clip[0, :, i] = fit(pixels, video.width, video.height) * 2.0 - 1.0
         return self._by_vae(device, lambda vae: vae.encode(clip).to(device))
 
     def decode(self, latent: Tensor, video: VideoSpec, device: str) -> Tensor:

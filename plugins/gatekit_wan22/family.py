@@ -129,7 +129,8 @@ class WanFamily(WanCoding):
                 raise InputError(
                     f"{key} must be text", value=type(value).__name__, remedy="give a str"
                 )
-        given = [i for i in (inputs.image, inputs.last_image) if i is not None]
+        both = (("-i", inputs.image), ("--last-image", inputs.last_image))
+        given = [(option, image) for option, image in both if image is not None]
         if inputs.last_image is not None and not self.takes_last_image:
             raise InputError(
                 f"task {self._task} takes no last frame",
@@ -147,8 +148,14 @@ class WanFamily(WanCoding):
         if given:
             from .image import check_image
 
-            for image in given:
-                check_image(image)
+            for option, image in given:
+                try:
+                    check_image(image)
+                except InputError as error:
+                    where = f"{option}: {error.where}" if error.where else option
+                    raise InputError(
+                        error.message, where=where, value=error.value, remedy=error.remedy
+                    ) from error
 
     @property
     def _task(self) -> str:

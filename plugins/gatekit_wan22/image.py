@@ -141,6 +141,18 @@ def to_tensor(image: Any) -> Tensor:
     return torch.as_tensor(image, dtype=torch.float32).clamp(0.0, 1.0)
 
 
+def tell_cut(image: Tensor, name: str, width: int, height: int) -> None:
+    """Log what ``fit`` cuts off of an image ``[3, H, W]``, where that is a hundredth or more."""
+    _, h, w = image.shape
+    kept = min(w * height / (h * width), h * width / (w * height))
+    if kept <= 0.99:
+        side = "width" if w * height > h * width else "height"
+        log.info(
+            "%s is %dx%d, the video %dx%d: %.0f %% of its %s is cut off, evenly on both sides",
+            *(name, w, h, width, height, 100.0 * (1.0 - kept), side),
+        )
+
+
 def fit(image: Tensor, width: int, height: int) -> Tensor:
     """``[3, H, W]`` -> ``[3, height, width]``: scaled to cover, then centre-cropped."""
     import torch

@@ -79,12 +79,17 @@ def cells_of(document: gatekit.Document[SweepFile], arms: Sequence[Arm]) -> tupl
     )
 
 
+KEYS = {"-i": "image", "--last-image": "last_image"}  # of a prompt, for options in messages
+
+
 @contextlib.contextmanager
 def _told(where: str) -> Generator[None]:
     try:
         yield
     except gatekit.UserError as exc:
-        at = f"{where}: {exc.where}" if exc.where else where
+        option, colon, place = (exc.where or "").partition(": ")
+        said = f"{KEYS.get(option, option)}{colon}{place}"
+        at = f"{where}: {said}" if said else where
         raise type(exc)(exc.message, where=at, value=exc.value, remedy=exc.remedy) from exc
 
 

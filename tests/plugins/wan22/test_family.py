@@ -22,7 +22,7 @@ from gatekit import (
     WeightsError,
 )
 from gatekit_wan22 import GGUFVariant, WanFamily, load_text_encoder, load_vae
-from gatekit_wan22.image import check_image, fit, to_tensor
+from gatekit_wan22.image import check_image, fit, tell_cut, to_tensor
 
 SMALL = VideoSpec(width=48, height=32, frames=9, fps=16)
 
@@ -104,13 +104,13 @@ def test_inputs(parts, picture, tmp_path):
         (i2v, Inputs(), "needs an image"),
         (i2v, Inputs(image=tmp_path / "not.png"), "not a readable image; give a PNG, .* file$"),
         (i2v, Inputs(image=tmp_path / "cut.png"), "not a readable image; give a PNG, .* file$"),
-        (i2v, Inputs(image=tmp_path / "none.png"), "no such image"),
+        (i2v, Inputs(image=tmp_path / "none.png"), "^-i: .*none.png: no such image"),
         (i2v, Inputs(image=tmp_path), "a folder"),
         (i2v, Inputs(image=torch.rand(1, 8, 8)), "not an image"),
         (i2v, Inputs(image=torch.rand(3, 8, 8) * 255), r"in \[0, 1\]"),
         (i2v, Inputs(image=torch.full((3, 8, 8), float("nan"))), r"in \[0, 1\]"),
-        (i2v, Inputs(image=7), "not an image"),
-        (i2v, Inputs(image=picture, last_image=tmp_path / "none.png"), "no such image"),
+        (i2v, Inputs(image=7), "^-i: not an image"),
+        (i2v, Inputs(image=picture, last_image=tmp_path / "none.png"), "^--last-image: .*none.png"),
         (t2v, Inputs(last_image=picture), "takes no last frame"),
         (family(parts, "ti2v-5b"), Inputs(image=picture, last_image=picture), "no last frame"),
         (t2v, Inputs(prompt=3), "prompt must be text"),
@@ -119,6 +119,25 @@ def test_inputs(parts, picture, tmp_path):
         with pytest.raises(InputError, match=match) as caught:
             f.check_inputs(inputs)
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((32, 32), None),
+        ((64, 64), None),
+        ((201, 200), None),  # half a hundredth
+        ((64, 32), "is 64x32, the video 32x32: 50 % of its width is cut off, evenly on both sides"),
+        ((30, 40), "is 30x40, the video 32x32: 25 % of its height is cut off"),
+    ],
+)
+def test_what_fitting_cuts_off_is_said(size, said, caplog):
+    with caplog.at_level("INFO", "gatekit.wan22"):
+        tell_cut(torch.rand(3, size[1], size[0]), "first.png", 32, 32)
+    found = [r.message for r in caplog.records]
+    assert len(found) == (said is not None) and all(
+        m.startswith(f"first.png {said}") for m in found
+    )
 
 
 def test_a_plan_needs_a_tokenizer(parts, tmp_path):
@@ -329,11 +348,16 @@ def test_missing_section():
         WanFamily(WanFamily.Params(), Components()).open_vae("cpu")
 
 
-def test_a_video_is_fitted_frame_by_frame_and_encoded(parts):
+def test_a_video_is_fitted_frame_by_frame_and_encoded(parts, caplog):
+    caplog.set_level("INFO", "gatekit.wan22")
     frames = torch.rand(9, 40, 100, 3, generator=torch.Generator().manual_seed(2))
     latent = family(parts).encode_video(iter(frames), SMALL, "cpu")
     clip = torch.stack([fit(f.permute(2, 0, 1), 48, 32) for f in frames], dim=1)[None]
     assert torch.equal(latent, load_vae(parts.vae).encode(clip * 2 - 1))
+    family(parts, "i2v-a14b").encode_image(frames[0].permute(2, 0, 1), SMALL, "cpu")
+    cut = "is 100x40, the video 48x32: 40 % of its width is cut off, evenly on both sides"
+    told = [f"the {what} {cut}" for what in ("video to start from", "image")]
+    assert [r.message for r in caplog.records if "cut off" in r.message] == told
 
 
 def test_a_latent_of_unknown_making_is_decoded_by_its_vae(parts, tmp_path):

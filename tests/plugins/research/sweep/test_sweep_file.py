@@ -8,6 +8,7 @@ import pytest
 import gatekit
 from gatekit.cli import call
 from gatekit_research.sweep.arms import arms_of
+from gatekit_research.sweep.cells import _told
 from gatekit_research.sweep.file import load_sweep
 from gatekit_research.sweep.order import ordered, variants_of
 
@@ -89,6 +90,22 @@ def test_mistakes_are_told_at_their_line_and_nothing_is_written(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line and "sweep.yaml" in line
     assert not (project / "small.sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("-i: a.png", "at: image: a.png"),
+        ("--last-image: a.png", "at: last_image: a.png"),
+        ("-i", "at: image"),
+        ("a: b.png", "at: a: b.png"),
+        (None, "at"),
+    ],
+)
+def test_an_image_of_a_sweep_is_no_option(where, said):
+    with pytest.raises(gatekit.InputError) as error, _told("at"):
+        raise gatekit.InputError("no such image", where=where)
+    assert error.value.where == said
 
 
 def test_a_sweep_file_that_is_none_is_not_called_a_schedule(project, monkeypatch, capsys):
