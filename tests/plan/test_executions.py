@@ -68,6 +68,12 @@ def test_the_family_is_asked_with_the_passes_of_each_phase(project, chooser):
     assert low.found and low.variant is plan.variants["fine"] and low.compute == "fp32"
 
 
+def test_a_family_is_told_of_step_caches(project, chooser, fake, monkeypatch):
+    monkeypatch.setattr(fake.Number, "in_blocks", True)
+    planned(project, "phases.low.cache.use=first_block", "phases.low.cache.threshold=0.1")
+    assert [ask.cached for ask in chooser[-1]] == [False, True]
+
+
 def test_the_plan_says_how_phases_compute(project, chooser):
     plan = planned(project, "phases.low.attention=rough", "phases.low.compile=true")
     text = plan.explain()
