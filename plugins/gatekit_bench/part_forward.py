@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gatekit_bench import graphs
 from gatekit_bench.clock import BUDGET
 from gatekit_bench.findings import LeftOut, Row
 from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
@@ -25,8 +27,8 @@ def way(compiled: bool) -> str:
     return "compiled" if compiled else "eager"
 
 
-def configured(lab: Lab, name: str, compiled: bool) -> None:
-    """Attention as ``auto`` chooses it, blocks compiled or not."""
+def configured(lab: Lab, name: str, compiled: bool, replayed: bool = False) -> None:
+    """Attention as ``auto`` chooses it, blocks compiled or not, passes replayed or launched."""
     from gatekit import Execution, compute_capability
     from gatekit_wan22.attention import AUTO, choose
     from gatekit_wan22.attention_fp8 import NAME as EIGHT_BITS
@@ -34,13 +36,15 @@ def configured(lab: Lab, name: str, compiled: bool) -> None:
     compute = FP8 if name in FP8_AIMS else lab.compute
     asked = EIGHT_BITS if name == FP8_ALL else AUTO
     attention = choose(asked, lab.device, compute, compute_capability(lab.device))
-    lab.model(name).configure(Execution(attention=attention, compiled=compiled))
+    how = Execution(attention=attention, compiled=compiled, replayed=replayed)
+    lab.model(name).configure(how)
 
 
 def forwards(lab: Lab, tokens: int, names: Sequence[str], compiled: bool) -> None:
     """Each of ``names`` and diffusers' eager model in turn, ``tokens`` tokens.
 
-    Where they are compiled, each one's first pass is timed: it compiles.
+    Where they are compiled, each one's first pass is timed: it compiles. Passes of few tokens are
+    replayed as graphs too.
     """
     able = able_here(lab, names)
     least = lab.bound(tokens) / lab.factor
@@ -98,6 +102,8 @@ def forwards(lab: Lab, tokens: int, names: Sequence[str], compiled: bool) -> Non
             )
         )
     compare(lab, tokens, results)
+    configure = partial(configured, lab, compiled=compiled, replayed=True)
+    graphs.replayed(lab, tokens, able, way(compiled), configure, results)
     for name in able:
         configured(lab, name, False)
 

@@ -75,6 +75,11 @@ class WanVariant(Described, Placing):
         """The torch module while loaded, else None."""
         return self._model
 
+    @property
+    def graphs(self) -> int:
+        """Number of passes that were recorded and are replayed."""
+        return self._passes.graphs
+
     def load_options(self) -> Mapping[str, Any]:
         """Keyword arguments for ``load_transformer``."""
         return {"keep": self.params.keep}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from graph_recorder import Recorder
 
 from gatekit.cli import call
 from gatekit_bench import part_dequantise, part_gated, part_run
@@ -12,6 +13,7 @@ from gatekit_bench.findings import Findings, LeftOut, Row
 from gatekit_bench.lab import FP8, FP8_ALL, PLAIN, Lab
 from gatekit_bench.session import parts_of
 from gatekit_bench.sizes import SIZES, matrices
+from gatekit_wan22 import passes
 
 SMALL = ["bench", "--size", "tinywan", "--tokens", "64", "--tokens", "16", "--device", "cpu"]
 SMALL += ["--variants", "Q2_K", "--variants", "Q8_0", "--variants", "fp8"]
@@ -67,6 +69,37 @@ def test_models_of_the_same_weights_agree_with_diffusers(told):
         for name in ("fp32", "Q2_K"):
             row = found[f"{tokens} tokens, {name}, relative difference from diffusers fp32"]
             assert 0 < row["value"] < 1e-4
+
+
+def test_passes_of_few_tokens_are_measured_as_graphs_too(told, tmp_path, monkeypatch):
+    assert not any("graph" in what for what in rows(told, "forward 16"))  # a CPU has none
+    recorder = Recorder()
+    monkeypatch.setattr(passes, "capture_on", lambda device: recorder)
+    monkeypatch.setattr(passes, "MOST", 16)
+    file = tmp_path / "bench.json"
+    chosen = [arg for part in ("rates", "forward") for arg in ("--part", part)]
+    assert call([*SMALL, *chosen, "--json", str(file)]) == 0
+    both = json.loads(file.read_text())
+    assert not any("graph" in what for what in rows(both, "forward 64"))
+    found = rows(both, "forward 16")
+    for name in ("fp32", "Q2_K", "Q8_0"):
+        assert found[f"16 tokens, {name}, eager, a graph's relative difference"]["value"] == 0
+        row = found[f"16 tokens, {name}, eager, as a graph"]
+        assert row["value"] > 0 and row["bound"] > 0
+        assert (row["ratio"] is None) is (name == "fp32")
+    assert recorder.captured == 3 and recorder.replayed > 3
+
+
+def test_what_cannot_be_captured_has_no_figures_as_a_graph(monkeypatch, capsys):
+    def capture(work):
+        raise RuntimeError("no graphs here")
+
+    monkeypatch.setattr(passes, "capture_on", lambda device: capture)
+    chosen = [arg for part in ("rates", "forward 16") for arg in ("--part", part)]
+    assert call([*SMALL, *chosen]) == 0
+    out = capsys.readouterr().out
+    assert "Q2_K as a graph left out: it could not be captured" in out
+    assert "eager, as a graph" not in out and "eager: " in out
 
 
 def test_the_gated_run_is_the_sum_of_its_passes(told):

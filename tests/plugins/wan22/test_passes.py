@@ -206,16 +206,16 @@ def test_streamed_weights_are_not_replayed(recorder, deep, inputs, tools):
 def test_graphs_go_before_weights_and_are_captured_anew(recorder, variant, inputs, leave):
     for _ in range(3):
         velocity(variant, inputs)
-    assert variant._passes.graphs == 1
+    assert variant.graphs == 1
     if leave == "unload":
         seen = []
-        variant.drop_placed = lambda: seen.append(variant._passes.graphs)
+        variant.drop_placed = lambda: seen.append(variant.graphs)
         variant.unload()
         assert seen == [0]
         variant.load("cpu", "fp32")
     else:
         variant.configure(LAUNCHED)
-        assert variant._passes.graphs == 0
+        assert variant.graphs == 0
     variant.configure(REPLAYED)
     wanted = launched(variant, inputs, 1.0)
     for _ in range(2):
