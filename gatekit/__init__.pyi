@@ -40,7 +40,7 @@ from .metric import Metric, Sample
 from .multistep import multistep_weights
 from .noise import NoiseSource
 from .opening import open_variant
-from .output import check_out, write_atomic
+from .output import check_out, make_folder, write_atomic
 from .params import (
     AdjustParams,
     CacheParams,
@@ -174,6 +174,7 @@ __all__ = [
     "list_samplers",
     "load_document",
     "load_schedule",
+    "make_folder",
     "multistep_weights",
     "one_line",
     "open_variant",

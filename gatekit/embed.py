@@ -57,7 +57,14 @@ class Carried:
 
 def carries(path: Path) -> bool:
     """Whether a name is that of a result, and not of a schedule file."""
-    return path.suffix.lower() in READERS or (path / FIRST).is_file()
+    return path.suffix.lower() in READERS or _is_file(path / FIRST)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may not be looked into
+        return False
 
 
 def read_embedded(path: Path) -> Carried:

@@ -132,6 +132,8 @@ def refuse_run(path: Path) -> None:
 
 
 def _overridden(root: Node, overrides: Overrides) -> Node:
+    if items(root) is None:  # no schedule, which an override would make look like one
+        return root
     for key, value, where in _overrides(overrides):
         root = override(root, key, value, where)
     return root

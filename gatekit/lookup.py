@@ -155,9 +155,9 @@ def finder(
 def check_folders(given: Iterable[str | Path]) -> None:
     """Raise InputError where a folder of ``--models-dir`` is not there."""
     for folder in given:
-        if not home(Path(folder)).is_dir():
+        if not (there := home(Path(folder))).is_dir():
             raise InputError(
-                "no such folder",
+                "a file, where a folder was expected" if there.is_file() else "no such folder",
                 where="--models-dir",
                 value=str(folder),
                 remedy="name the folder that the weight files are in, or leave it out",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}  # of a place that was named, not of a file
 
 
 def write_atomic(path: Path, data: bytes, remedy: str | None = None) -> Path:
@@ -44,7 +45,8 @@ def check_out(path: Path, option: str = "-o", *, new: bool = False) -> None:
         new: Whether a file that is there is refused; else it would be replaced.
 
     Raises:
-        InputError: A folder has this name, or its own folder is not there, or it exists.
+        InputError: A folder has this name, or its own folder is not there or may not be written
+            to, or it exists.
     """
     if path.is_dir():
         raise InputError(
@@ -58,13 +60,20 @@ def check_out(path: Path, option: str = "-o", *, new: bool = False) -> None:
 
 
 def check_parent(path: Path, option: str = "-o") -> None:
-    """Raise InputError where the folder that something is to be written in is not there."""
+    """Raise InputError where the folder of a file is not there, or may not be written to."""
     if not path.absolute().parent.is_dir():
         raise InputError(
             "no such folder",
             where=option,
             value=str(path.parent),
             remedy="make it, or name another",
+        )
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(
+            "this folder may not be written to",
+            where=option,
+            value=str(path.parent),
+            remedy="name another",
         )
 
 
@@ -76,9 +85,11 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def cannot_write(path: Path, exc: OSError, remedy: str | None = None) -> OutputError:
+def cannot_write(
+    path: Path, exc: OSError, remedy: str | None = None, no_place: Set[int] = NO_PLACE
+) -> OutputError:
     """The error for a file or folder that could not be written: whose fault, and what to do."""
-    kind = OutputPathError if exc.errno in NO_PLACE else OutputError
+    kind = OutputPathError if exc.errno in no_place else OutputError
     full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
     otherwise = "choose another place with -o"
     return kind(
@@ -93,7 +104,7 @@ def make_folder(path: Path, remedy: str | None = None) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise cannot_write(path, exc, remedy) from exc
+        raise cannot_write(path, exc, remedy, NO_PLACE | FORBIDDEN) from exc
     return path
 
 

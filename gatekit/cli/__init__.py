@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -10,8 +11,11 @@ from typing import Any
 
 from gatekit import outside, pluginlimit
 from gatekit.cli.app import COMMANDS, build
-from gatekit.errors import GatekitError, one_line
+from gatekit.errors import LONGEST, GatekitError, one_line
 from gatekit.saying import say
+
+# Of a path that somebody named: even asking whether it is there raises these.
+BARRED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,7 +90,7 @@ def _call(argv: list[str], debug: bool) -> int:
         return 0
     except Exception as exc:
         if hasattr(exc, "show") and hasattr(exc, "exit_code"):  # typer's own usage errors
-            return usage(exc)
+            return usage(exc, argv)
         if type(exc).__name__ == "Abort":
             return fail("interrupted", 130)
         if argv[:1] == ["doctor"] and isinstance(exc, ImportError):
@@ -95,6 +99,9 @@ def _call(argv: list[str], debug: bool) -> int:
             return doctor(as_json="--json" in argv)
         if debug:
             raise
+        if isinstance(exc, OSError) and exc.errno in BARRED and exc.filename is not None:
+            place = os.fsdecode(exc.filename)[-LONGEST:]
+            return fail(f"{place}: {exc.strerror}; name a place that you may use", 2)
         notes = "; ".join(getattr(exc, "__notes__", ()))
         after = notes or "run again with --debug for the traceback"
         return fail(f"unexpected {one_line(exc)}; {after}", 1)
@@ -110,13 +117,16 @@ def add_commands(app: Any) -> None:
         say(f"warning: plugin {name} could not add its commands: {one_line(failure)}")
 
 
-def usage(error: Any) -> int:
+def usage(error: Any, argv: Sequence[str]) -> int:
     """Say what is wrong with a command line as every other error is said; its exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked: the help is the answer
         error.show()
         return int(error.exit_code)
     text = " ".join(told(error).split()).rstrip(".")
-    command = error.ctx.command_path if getattr(error, "ctx", None) else "gatekit"
+    if getattr(error, "ctx", None):
+        command = error.ctx.command_path
+    else:  # an option without its value: typer tells no command
+        command = " ".join(["gatekit", *(word for word in argv[:1] if not word.startswith("-"))])
     return fail(f"{text[:1].lower()}{text[1:]}; see '{command} -h'", int(error.exit_code))
 
 

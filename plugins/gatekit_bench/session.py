@@ -143,8 +143,12 @@ def check(asked: Asked) -> None:
     if asked.out is not None:
         gatekit.check_out(asked.out, "--json")
     if asked.folder is not None and not asked.folder.is_dir():
+        is_file = asked.folder.is_file()
         raise gatekit.InputError(
-            "no such folder", where="--files", value=str(asked.folder), remedy="make it first"
+            "a file, where a folder was expected" if is_file else "no such folder",
+            where="--files",
+            value=str(asked.folder),
+            remedy="name a folder" if is_file else "make it first",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import shutil
@@ -106,6 +107,8 @@ def test_bad_input_is_one_message_and_exit_2(here, capsys, argv, expected):
         (["plan", "a", "b"], "got unexpected extra argument"),
         (["plan", "fake.yaml", "--jsn"], "no such option: --jsn"),
         (["run", "fake.yaml", "--seed", "one"], "invalid value for '--seed'"),
+        (["run", "fake.yaml", "-p"], "option '-p' requires an argument; see 'gatekit run -h'"),
+        (["--plugins"], "option '--plugins' requires an argument; see 'gatekit -h'"),
     ],
 )
 def test_a_usage_error_is_said_as_all_others_are(here, capsys, argv, said):
@@ -113,6 +116,59 @@ def test_a_usage_error_is_said_as_all_others_are(here, capsys, argv, said):
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith(f"gatekit: {said}") and line.endswith(" -h'") and not captured.out
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["plan", "fake.yaml", "--models-dir", LONG],
+        ["run", "fake.yaml", "-p", "x", "-o", f"{LONG}.mp4"],
+        ["fit", "fake.yaml", "-p", "x", "-o", f"{LONG}.yaml"],
+        ["report", LONG],
+        ["inspect", f"{LONG}.gguf"],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_wrong_input(here, capsys, argv):
+    assert call(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File name too long; name a place that you may use" in line
+
+
+def test_a_folder_that_may_not_be_looked_into_is_wrong_input(here, capsys, monkeypatch):
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "closed/fake.yaml")
+
+    monkeypatch.setattr("gatekit.load.load_schedule", closed)
+    assert call(["plan", "closed/fake.yaml"]) == 2
+    said = "gatekit: closed/fake.yaml: Permission denied; name a place that you may use\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(PermissionError):
+        call(["--debug", "plan", "closed/fake.yaml"])
+
+
+def test_an_error_of_the_system_without_a_path_is_no_input(here, capsys, monkeypatch):
+    def broken(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("gatekit.load.load_schedule", broken)
+    assert call(["plan", "fake.yaml"]) == 1
+    assert "unexpected PermissionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["plan", "empty.yaml"], ["plan", "empty.yaml", "--set", "a=1"]])
+def test_an_empty_file_is_no_schedule(here, capsys, argv):
+    (here / "empty.yaml").touch()
+    assert call(argv) == 2
+    assert "empty.yaml: a schedule is a mapping of keys" in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_of_models(here, capsys):
+    assert call(["plan", "fake.yaml", "--models-dir", "fake.yaml"]) == 2
+    said = "--models-dir: a file, where a folder was expected (got 'fake.yaml')"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 
 from gatekit import InputError, OutputError, ScheduleError
 from gatekit.embed import Carried, read_embedded
 from gatekit.mp4 import encode_mp4, to_yuv420
-from gatekit.output import check_out, free_name, write_atomic
+from gatekit.output import check_out, free_name, make_folder, write_atomic
 
 av = pytest.importorskip("av")
 
@@ -121,6 +124,24 @@ def test_the_place_of_a_result(tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             check_out(path, "--keep", new=new)
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_anything(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("os.access", lambda path, mode: asked.append((path, mode)))
+    with pytest.raises(InputError, match=r"--keep: this folder may not be written to .*; name"):
+        check_out(tmp_path / "a.json", "--keep")
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR])
+def test_a_folder_that_may_not_be_made_is_wrong_input(tmp_path, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, "why")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refused)
+    with pytest.raises(InputError, match="cannot write: why; choose another place with -o"):
+        make_folder(tmp_path / "a")
 
 
 def test_a_free_name(tmp_path):

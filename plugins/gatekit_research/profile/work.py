@@ -36,14 +36,7 @@ class Work:
 
     def begin(self) -> Work:
         """Make the folder. Raises OutputError."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as exc:
-            raise gatekit.OutputError(
-                f"no work folder: {exc.strerror}",
-                where=str(self.folder),
-                remedy="choose another place with -o",
-            ) from exc
+        gatekit.make_folder(self.folder)
         return self
 
     def _states(self, name: str) -> Path:

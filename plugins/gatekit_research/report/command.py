@@ -31,7 +31,9 @@ def report(
     gatekit.check_out(out)
     if not folder.is_dir():
         raise gatekit.InputError(
-            "no such folder", where=str(folder), remedy="name a run folder or a sweep's folder"
+            "a file, where a folder was expected" if folder.exists() else "no such folder",
+            where=str(folder),
+            remedy="name a run folder or a sweep's folder",
         )
     if (folder / ABOUT).is_file():
         results = read_results(folder)

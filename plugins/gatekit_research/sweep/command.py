@@ -37,6 +37,10 @@ def sweep(
 
     if workers is not None and not ray:
         raise gatekit.InputError("only Ray has workers", where="--workers", remedy="add --ray")
+    if as_json and not dry_run:
+        raise gatekit.InputError(
+            "JSON is what a dry run prints", where="--json", remedy="add --dry-run, or leave it out"
+        )
     setup = Setup.of(sweep, models_dir, device)
     store = Store(out or Path(f"{setup.file.name}.sweep"))
     if store.folder.exists() and not store.folder.is_dir():

@@ -43,24 +43,13 @@ class Store:
             OutputError: One of them cannot be written.
         """
         for kind in (LATENTS, VIDEOS, TRACES):
-            self._make(self.folder / kind)
+            gatekit.make_folder(self.folder / kind)
         results = self.folder / RESULTS
         data = results.read_bytes() if results.exists() else b""
         if data and not data.endswith(b"\n"):
             gatekit.write_atomic(results, data[: data.rfind(b"\n") + 1])
         text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
         gatekit.write_atomic(self.folder / ABOUT, text.encode())
-
-    @staticmethod
-    def _make(folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise gatekit.OutputError(
-                f"cannot make the folder: {exc.strerror}",
-                where=str(folder),
-                remedy="choose another place with -o",
-            ) from exc
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
@@ -70,7 +59,7 @@ class Store:
             InputError: One is there.
             OutputError: It cannot be made.
         """
-        self._make(self.folder)
+        gatekit.make_folder(self.folder)
         try:
             import fcntl
         except ImportError:  # no such locks on this platform

@@ -196,6 +196,7 @@ def test_a_row_reads(row, text):
         pytest.param(["--variants", "fp8"], "no GGUF type", id="fp8 alone"),
         pytest.param(["--tokens", "521"], "no video has so many tokens", id="prime"),
         pytest.param(["--files", "nowhere"], "no such folder", id="folder"),
+        pytest.param(["--files", __file__], "a file, where a folder was expected", id="file"),
         pytest.param(["--json", "nowhere/x.json"], "nowhere", id="json"),
         pytest.param(["--device", "cuda:9"], "another one: --device cpu", id="device"),
         pytest.param(["--device", "gpu"], "--device: no such device (got 'gpu')", id="no device"),

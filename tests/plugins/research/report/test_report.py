@@ -223,6 +223,7 @@ def test_loading_is_a_part_of_the_steps(project, call):
     ("arguments", "said"),
     [
         (["nowhere"], "no such folder"),
+        (["fake.yaml"], "a file, where a folder was expected"),
         (["."], "neither a run folder nor the folder of a sweep"),
         (["known.sweep", "-o", "no/r.html"], "no such folder"),
         (["known.sweep", "-o", "."], "a folder of this name exists"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import gatekit
-from gatekit.cli import call
 from gatekit_research.sweep.arms import arms_of
 from gatekit_research.sweep.cells import _told
 from gatekit_research.sweep.file import load_sweep
@@ -108,9 +107,19 @@ def test_an_image_of_a_sweep_is_no_option(where, said):
     assert error.value.where == said
 
 
-def test_a_sweep_file_that_is_none_is_not_called_a_schedule(project, monkeypatch, capsys):
-    monkeypatch.chdir(project)
-    assert call(["sweep", "nowhere.yaml"]) == 2
+def test_json_is_of_a_dry_run(sweep, call, project, capsys):
+    assert call(sweep(), "--json") == 2
+    assert "--json: JSON is what a dry run prints" in capsys.readouterr().err
+    assert not (project / "small.sweep").exists()
+
+
+def test_a_place_that_cannot_be_made_is_wrong_input(sweep, call, project, capsys):
+    assert call(sweep(), "-o", "fake.yaml/s") == 2
+    assert "fake.yaml/s: cannot write: Not a directory" in capsys.readouterr().err
+
+
+def test_a_sweep_file_that_is_none_is_not_called_a_schedule(call, capsys):
+    assert call("nowhere.yaml") == 2
     said = "nowhere.yaml: cannot read the sweep file: No such file or directory; give the path of a"
     assert f"{said} sweep file (.yaml)" in capsys.readouterr().err
 
