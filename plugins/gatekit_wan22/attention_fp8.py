@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any
 from gatekit import ScheduleError
 
 from .attention_torch import FEW_KEYS, by_torch
+from .heads import Norm, in_fp8, operators
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "cudnn_fp8"
-LARGEST = 448.0  # of e4m3
-TINY = 1e-12  # a scale of zeros
 PROBABILITY = 256.0  # what probabilities are multiplied by
 TILE = 256  # keys that cuDNN takes at a time
 MOST_ADDED = 0.001  # of the keys
@@ -51,30 +50,51 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     import torch
 
-    if key.shape[1] < FEW_KEYS or query.shape[-1] not in WIDTHS:
+    if not fits(key.shape[1], key.shape[3]):
         return by_torch(query, key, value)
-    q, q_scale = quantised(query)
-    key = key - key.mean(1, keepdim=True, dtype=torch.float32).to(key.dtype)
-    added = -key.shape[1] % TILE
-    if 0 < added <= MOST_ADDED * key.shape[1]:
-        zeros = (0, 0, 0, 0, 0, added)
-        key, value = (torch.nn.functional.pad(t, zeros) for t in (key, value))
-    k, k_scale = quantised(key)
-    v, v_scale = quantised(value)
+    q, k, v = (t.flatten(2) for t in (query, key, value))
+    out, scale = of_projections(q, k, v, query.shape[2])
+    return (out.to(torch.float32) * scale).to(query.dtype)
+
+
+def fits(keys: int, width: int) -> bool:
+    """Whether so many keys of heads so wide are worth it."""
+    return keys >= FEW_KEYS and width in WIDTHS
+
+
+def of_projections(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    of_query: Norm | None = None,
+    of_key: Norm | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of what is to be rounded, and may be to be normed and rotated before.
+
+    Args:
+        query: ``[B, S, C]`` in bf16 or fp16.
+        key: ``[B, K, C]``.
+        value: ``[B, K, C]``.
+        heads: Of C.
+        of_query: Norm and rotation of the queries, or None.
+        of_key: Of the keys.
+
+    Returns:
+        ``[B, S, H, D]`` in e4m3, and the float32 scale ``[1]`` that it is to be multiplied by.
+    """
+    import torch
+
+    keys = key.shape[1]
+    added = -keys % TILE
+    total = keys + (added if added <= MOST_ADDED * keys else 0)
+    q, q_scale = in_fp8(query, heads, query.shape[1], of_query)
+    k, k_scale = in_fp8(key, heads, total, of_key, centred=True)
+    v, v_scale = in_fp8(value, heads, total)
     if not torch.compiler.is_compiling():  # a compiler cannot register it; ``attention_own`` has
         operator()
     kernel: Any = torch.ops.gatekit.attention_fp8
-    out = kernel(q, k, v, q_scale, k_scale)
-    return (out.to(torch.float32) * v_scale).to(query.dtype)
-
-
-def quantised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A tensor in e4m3, and its float32 scale ``[1]``: x = scale * q, nearly."""
-    import torch
-
-    largest = torch.maximum(x.amax(), -x.amin()).float()
-    scale = (largest.clamp(min=TINY) / LARGEST).reshape(1)
-    return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
+    return kernel(q, k, v, q_scale, k_scale), v_scale
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor) -> Tensor:
@@ -93,6 +113,8 @@ def reference(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor)
 def operator() -> Any:
     """``gatekit::attention_fp8``, registered when first asked for: compilers keep it whole."""
     import torch
+
+    operators()  # what comes before it
 
     @torch.library.custom_op(
         "gatekit::attention_fp8",

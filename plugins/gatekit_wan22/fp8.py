@@ -7,7 +7,7 @@ compiler fuses into what comes before. Sums are float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .mapped import MappedFile
 
 LARGEST = 448.0  # of e4m3
-TINY = 1e-12  # a scale of a row of zeros
+TINY = 1e-12  # a largest magnitude of zeros
 CAPABILITY = (8, 9)  # Ada, Hopper and later multiply fp8
 TORCH_SINCE = {8: (2, 7), 9: (2, 5)}  # by major capability: when torch got a scale a row there
 LATER = (2, 9)
@@ -91,23 +91,64 @@ def quantised(w: Tensor) -> tuple[Tensor, Tensor]:
     """Rows in e4m3, and float32 scales ``[rows, 1]``: w = scale * q, nearly."""
     import torch
 
-    # Two reductions and no copy: x of a long video is most of a GiB.
-    largest = torch.maximum(w.amax(-1, keepdim=True), -w.amin(-1, keepdim=True)).float()
-    scale = largest.clamp(min=TINY) / LARGEST
-    # In float32. Rounding can carry a quotient above the largest number, and e4m3 has no infinity.
-    return (w / scale).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
+    if torch.compiler.is_compiling():
+        largest = w.abs().amax(-1, keepdim=True)
+    else:  # two reductions and no copy: x of a long video is most of a GiB
+        largest = torch.maximum(w.amax(-1, keepdim=True), -w.amin(-1, keepdim=True))
+    scale = largest.float().clamp(min=TINY) / LARGEST
+    # The largest becomes 448 but for the last bit, which rounding takes: nothing is cut off. A
+    # division for each number would take longer than to read and write it.
+    return (w * scale.reciprocal()).to(torch.float8_e4m3fn), scale
 
 
 def rows_quantised(x: Tensor) -> tuple[Tensor, Tensor]:
     """``quantised``: by a kernel on a GPU, by torch's operations elsewhere and in compiled code."""
     import torch
 
-    if torch.compiler.is_compiling() or not kernels_for(x.device):
-        return quantised(x)
-    from .kernels.quantise_rows import MOST, quantise_rows
+    return quantised(x) if torch.compiler.is_compiling() else _rows_quantised(x, False)
 
-    fits = x.shape[1] <= MOST and x.stride(1) == 1
-    return quantise_rows(x) if fits else quantised(x)
+
+def gelu_quantised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``quantised`` of GELU(x), in its tanh form; by a kernel on a GPU, in compiled code too."""
+    import torch
+
+    if torch.compiler.is_compiling():  # it cannot register the operator; ``gelu_operator`` has
+        kept: Any = torch.ops.gatekit.gelu_in_fp8
+        return kept(x)
+    return _gelu_quantised(x)
+
+
+def _gelu_quantised(x: Tensor) -> tuple[Tensor, Tensor]:
+    return _rows_quantised(x, True)
+
+
+def _rows_quantised(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    import torch
+
+    if kernels_for(x.device):
+        from .kernels.quantise_rows import MOST, quantise_rows
+
+        if x.shape[1] <= MOST and x.stride(1) == 1:
+            return quantise_rows(x, gelu)
+    return quantised(torch.nn.functional.gelu(x, approximate="tanh") if gelu else x)
+
+
+@cache
+def gelu_operator() -> None:
+    """Register ``gatekit::gelu_in_fp8``, which compilers keep whole; before any compiles."""
+    import torch
+
+    operator: Any = torch.library.custom_op(
+        "gatekit::gelu_in_fp8",
+        _gelu_quantised,
+        mutates_args=(),
+        schema="(Tensor x) -> (Tensor, Tensor)",
+    )
+
+    @operator.register_fake
+    def _(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = x.new_empty(x.shape, dtype=torch.float8_e4m3fn)
+        return q, x.new_empty(x.shape[0], 1, dtype=torch.float32)
 
 
 def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Tensor, Tensor]:
@@ -155,7 +196,14 @@ def fp8_linear_class() -> type[nn.Module]:
             return (self.q.float() * self.scale.t()).to(self.dtype)
 
         def forward(self, x: Tensor) -> Tensor:
-            given, scale = rows_quantised(x.reshape(-1, self.in_features))
+            return self.of_rows(*rows_quantised(x.reshape(-1, self.in_features)), x.shape[:-1])
+
+        def of_gelu(self, x: Tensor) -> Tensor:
+            """Y of GELU(x), in its tanh form."""
+            return self.of_rows(*gelu_quantised(x.reshape(-1, self.in_features)), x.shape[:-1])
+
+        def of_rows(self, given: Tensor, scale: Tensor, shape: Sequence[int]) -> Tensor:
+            """Y ``[*shape, out]`` of rows in e4m3, and their float32 scales ``[rows, 1]``."""
             y = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
                 given,
                 self.q.t(),
@@ -165,7 +213,7 @@ def fp8_linear_class() -> type[nn.Module]:
                 out_dtype=self.dtype,
                 use_fast_accum=True,
             )
-            return y.view(*x.shape[:-1], self.out_features)
+            return y.view(*shape, self.out_features)
 
         def extra_repr(self) -> str:
             return f"{self.in_features} -> {self.out_features}, e4m3"

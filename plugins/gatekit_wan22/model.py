@@ -11,9 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import layout_transformer as layout
+from .feed_forward import use_fp8_feed_forward
 from .fp8 import in_fp8, new_fp8_linear, stored_in_fp8
 from .header import TensorInfo
 from .memory import free_bytes
+from .self_attention import use_own_processor
 from .sizes import EPS, FREQ_DIM, HEAD_DIM, PATCH, TransformerSizes, expected_shapes
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def empty_transformer(sizes: TransformerSizes) -> Any:
             rope_max_seq_len=1024,
         )
     model.rope = WanRotaryPosEmbed(HEAD_DIM, PATCH, 1024)
+    use_own_processor(model.blocks)
     embedder = model.condition_embedder
     embedder.forward = partial(embed_time_and_text, embedder)
     return model.eval()
@@ -129,6 +132,8 @@ def load_transformer(
     shapes = expected_shapes(sizes)
     with mapped.coming([tensors[name] for name in shapes], device):
         _fill(model, mapped, tensors, shapes, dtype, device, kept, fp8)
+    if fp8:
+        use_fp8_feed_forward(model.blocks)
     return model
 
 

@@ -3,6 +3,8 @@
     python tests/bench/compute.py [--json FILE] [--seconds 150] [--only PART ...]
     python tests/bench/compute.py --tiny          (a small size, on the CPU; times mean nothing)
 
+steps      what is between the products, each alone: milliseconds, those that its bytes take at the
+           rate of a copy, the error against torch's operations, and the time of those, compiled
 products   y = x W^T in bf16 and in fp8, and each one's relative error against float32
 attention  every backend that is here: time, and relative error against float32
 blocks     one block: bf16, fp8, Q2_K, each as it is and compiled; the error of what it adds to x
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_clock import median
+from gpu_clock import copy_rate, median
 from torch import Tensor
 from wan_block import (
     A14B,
@@ -42,7 +44,8 @@ from wan_block import (
 
 from gatekit import compute_capability
 from gatekit_wan22 import attention, attention_flash4, attention_fp8, attention_own, compiling
-from gatekit_wan22.fp8 import new_fp8_linear, quantised
+from gatekit_wan22 import heads as steps_of
+from gatekit_wan22.fp8 import gelu_quantised, new_fp8_linear, quantised, rows_quantised
 
 ROWS = 512  # of x, of which errors are taken
 FP8_TOO = "fp8, attention too"
@@ -87,6 +90,54 @@ class Bench:
 def relative(found: Tensor, wanted: Tensor) -> float:
     """Length of the difference over the length of what is wanted."""
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def steps(bench: Bench) -> Iterator[Row]:
+    """Norm and rotation of heads, rounding to e4m3, GELU, at the largest number of tokens."""
+    dim, ffn, tokens = bench.size.dim, bench.size.ffn, bench.tokens[0]
+    heads, bf16 = dim // 128, torch.bfloat16
+    *_, rotary = inputs(bench.size, bench.size.grids[0], bf16, bench.device)
+    weight = (1 + 0.3 * bench.normal(dim)).to(bf16)
+    norm = steps_of.Norm(weight, 1e-6, *rotary)
+    x, wide = bench.normal(1, tokens, dim, dtype=bf16), bench.normal(tokens, ffn, dtype=bf16)
+    total = -(-tokens // attention_fp8.TILE) * attention_fp8.TILE
+
+    def rounds(x: Tensor, how: Any, centred: bool, own: bool) -> Any:
+        by = steps_of.in_fp8 if own else steps_of.reference_fp8
+        return by(x, heads, total, how, centred)
+
+    def gelu(x: Tensor) -> Any:
+        return quantised(torch.nn.functional.gelu(x, approximate="tanh"))
+
+    ways: dict[str, tuple[float, Tensor, Callable[[Tensor], Any], Callable[[Tensor], Any]]] = {
+        "rotated": (4, x, lambda x: steps_of.rotated(x, heads, norm),
+                    lambda x: steps_of.reference(x, heads, norm)),
+        "queries in fp8": (5, x, lambda x: rounds(x, norm, False, True),
+                           lambda x: rounds(x, norm, False, False)),
+        "keys in fp8": (5, x, lambda x: rounds(x, norm, True, True),
+                        lambda x: rounds(x, norm, True, False)),
+        "values in fp8": (5, x, lambda x: rounds(x, None, False, True),
+                          lambda x: rounds(x, None, False, False)),
+        "rows in fp8": (3, x[0], rows_quantised, quantised),
+        "GELU in fp8": (3, wide, gelu_quantised, gelu),
+    }  # fmt: skip
+    rate = 1.0 if bench.tiny else copy_rate(x.device, 2**30)
+    for name, (moved, given, own, other) in ways.items():
+        if bench.late(f"step {name}"):
+            return
+        compiled = torch.compile(other, fullgraph=True, dynamic=False, backend=backend(bench))
+        took = bench.ms(lambda: own(given), tokens)  # noqa: B023
+        bound = 1e3 * moved * given.numel() / rate
+        yield {
+            "step": name, "ms": took, "copy ms": bound, "over copy": took / bound,
+            "compiled ms": bench.ms(lambda: compiled(given), tokens),  # noqa: B023
+            "difference": relative(number(own(given)), number(other(given))),
+        }  # fmt: skip
+
+
+def number(found: Any) -> Tensor:
+    """What a step gave, in float32: as it is, or by its scales."""
+    return found if isinstance(found, Tensor) else found[0].float() * found[1]
 
 
 def products(bench: Bench) -> Iterator[Row]:
@@ -296,7 +347,10 @@ def child(bench: Bench) -> list[Row]:
     return rows
 
 
-PARTS = {"products": products, "attention": attentions, "blocks": blocks, "compiling": compiles}
+PARTS = {
+    "steps": steps, "products": products, "attention": attentions, "blocks": blocks,
+    "compiling": compiles,
+}  # fmt: skip
 
 
 def cell(value: Any) -> str:

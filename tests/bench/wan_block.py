@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatekit_wan22.feed_forward import use_fp8_feed_forward
 from gatekit_wan22.fp8 import new_fp8_linear, quantised
+from gatekit_wan22.self_attention import use_own_processor
 from gatekit_wan22.stored_linear import new_stored_linear
 
 TEXT = 512
@@ -64,6 +66,7 @@ def random_blocks(size: Size, count: int, dtype: torch.dtype, device: Any, seed:
             value = nn.Parameter(value.to(torch.float32 if fp32 else dtype), requires_grad=False)
             block.get_submodule(owner).register_parameter(leaf, value)
         made.append(block.eval())
+    use_own_processor(made)
     return Blocks(made)
 
 
@@ -84,9 +87,11 @@ def converted(model: Blocks, layer: Any) -> Blocks:
 
 def in_fp8(model: Blocks) -> Blocks:
     """The blocks as ``compute: fp8`` has them."""
-    return converted(
+    made = converted(
         model, lambda _, linear: new_fp8_linear(*quantised(linear.weight), linear.bias)
     )
+    use_fp8_feed_forward(made.blocks)
+    return made
 
 
 def in_blocks(model: Blocks, kind: str, v: str | None = None) -> Blocks:
