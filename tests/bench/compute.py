@@ -112,9 +112,9 @@ def steps(bench: Bench) -> Iterator[Row]:
     ways: dict[str, tuple[float, Tensor, Callable[[Tensor], Any], Callable[[Tensor], Any]]] = {
         "rotated": (4, x, lambda x: steps_of.rotated(x, heads, norm),
                     lambda x: steps_of.reference(x, heads, norm)),
-        "queries in fp8": (5, x, lambda x: rounds(x, norm, False, True),
+        "queries in fp8": (3, x, lambda x: rounds(x, norm, False, True),
                            lambda x: rounds(x, norm, False, False)),
-        "keys in fp8": (5, x, lambda x: rounds(x, norm, True, True),
+        "keys in fp8": (3, x, lambda x: rounds(x, norm, True, True),
                         lambda x: rounds(x, norm, True, False)),
         "values in fp8": (5, x, lambda x: rounds(x, None, False, True),
                           lambda x: rounds(x, None, False, False)),

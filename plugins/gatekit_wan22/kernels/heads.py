@@ -2,8 +2,8 @@
 
 A program takes a few tokens, whose rotation it keeps, and goes through the heads. Between the two
 times that it needs a token (for its norm, then for what becomes of it) the token stays in a cache:
-so 16-bit queries cost one reading and one writing, e4m3 ones two readings and half a writing,
-where torch's operations take five of each. What the kernels compute is in ``heads.reference``.
+so queries cost one reading and one writing, half as much in e4m3, where compiled code takes three
+and five. What the kernels compute is in ``heads.reference``.
 """
 
 # pyright: basic, reportMissingImports=false, reportIndexIssue=false, reportCallIssue=false
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import triton
 import triton.language as tl
 
+from .quantise_rows import greater
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS, WARPS = 16, 4  # tokens a program, warps a program
-SEEN_ROWS, SEEN_WARPS = 32, 4  # where extremes are looked for: one set of them a program
+ROWS, WARPS = 8, 2  # tokens a program, warps a program
+SUM_ROWS, SUM_WARPS = 16, 2  # where sums over tokens are taken, one set a program
+BLOCK, BLOCK_WARPS = 8192, 4  # numbers a program, where the largest is looked for
 
 
 @triton.jit
@@ -70,40 +73,32 @@ def rotate_kernel(
 
 
 @triton.jit
-def extremes_kernel(
-    x, weight, cos, sin, inverses, most, least, sums, tokens, stride, eps,
+def sum_kernel(
+    x, weight, cos, sin, sums, tokens, taken, every, stride, eps,
     NORM: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Of a program's tokens the largest, the least and the sum of each channel, and 1 / rms.
-
-    NaN is passed over by the first two, not by the sum.
-    """
+    """Sums of each channel over some of the ``taken`` tokens that are ``every`` apart."""
     batch = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)) * every
+    row = tl.where(row < taken * every, row, tokens)
     j = tl.arange(0, DIM)
-    there = (row < tokens)[:, None]
-    inside = there & (j < DIM)[None, :]
-    number = batch * tokens + row
-    x += number[:, None] * stride + j[None, :]
-    program = batch * tl.num_programs(0) + tl.program_id(0)
-    at = program * (HEADS * DIM) + j
+    inside = (row < tokens)[:, None] & (j < DIM)[None, :]
+    x += (batch * tokens + row)[:, None] * stride + j[None, :]
+    at = (batch * tl.num_programs(0) + tl.program_id(0)) * (HEADS * DIM) + j
     if NORM:
-        inverse = _inverse_length(x, inside, eps, HEADS, ROWS, DIM)
-        tl.store(inverses + number, inverse, mask=row < tokens)
+        inverse = _inverse_length(x, inside, eps, HEADS, ROWS, DIM)[:, None]
         c, s = _rotation(cos, sin, row, tokens, ROWS, DIM)
     for head in range(HEADS):
         w = tl.load(x + head * DIM, mask=inside, other=0.0).to(tl.float32)
         if NORM:
-            w = w * inverse[:, None] * tl.load(weight + head * DIM + j)[None, :].to(tl.float32)
+            w = w * inverse * tl.load(weight + head * DIM + j)[None, :].to(tl.float32)
             w = _rotated(w, c, s, ROWS, DIM)
-        tl.store(most + at + head * DIM, tl.max(tl.where(there, w, float("-inf")), 0))
-        tl.store(least + at + head * DIM, tl.min(tl.where(there, w, float("inf")), 0))
         tl.store(sums + at + head * DIM, tl.sum(w, 0))
 
 
 @triton.jit
 def round_kernel(
-    x, weight, cos, sin, inverses, means, scale, out, tokens, rows, stride,
+    x, weight, cos, sin, means, scale, out, tokens, rows, stride, eps,
     NORM: tl.constexpr, CENTRED: tl.constexpr,
     HEADS: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -113,12 +108,11 @@ def round_kernel(
     j = tl.arange(0, DIM)
     there = (row < tokens)[:, None]
     inside = there & (j < DIM)[None, :]
-    number = batch * tokens + row
-    x += number[:, None] * stride + j[None, :]
+    x += (batch * tokens + row)[:, None] * stride + j[None, :]
     out += (batch * rows + row)[:, None] * (HEADS * DIM) + j[None, :]
-    factor = 1.0 / tl.load(scale)
+    factor = tl.div_rn(1.0, tl.load(scale))
     if NORM:
-        inverse = tl.load(inverses + number, mask=row < tokens, other=0.0)[:, None]
+        inverse = _inverse_length(x, inside, eps, HEADS, ROWS, DIM)[:, None]
         c, s = _rotation(cos, sin, row, tokens, ROWS, DIM)
     for head in range(HEADS):
         w = tl.load(x + head * DIM, mask=inside, other=0.0).to(tl.float32)
@@ -129,6 +123,14 @@ def round_kernel(
             w -= tl.load(means + batch * (HEADS * DIM) + head * DIM + j)[None, :]
         w = tl.where(there, w * factor, 0.0).to(out.dtype.element_ty)
         tl.store(out + head * DIM, w, mask=(row < rows)[:, None] & (j < DIM)[None, :])
+
+
+@triton.jit
+def largest_kernel(x, most, count, BLOCK: tl.constexpr):
+    """The largest magnitude of a program's numbers; NaN where one is."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    w = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)
+    tl.store(most + tl.program_id(0), tl.reduce(tl.abs(w), 0, greater))
 
 
 def rotate(x: Tensor, heads: int, norm: Any, rows: int = ROWS, warps: int = WARPS) -> Tensor:
@@ -146,43 +148,36 @@ def rotate(x: Tensor, heads: int, norm: Any, rows: int = ROWS, warps: int = WARP
     return out
 
 
-def extremes(
-    x: Tensor, heads: int, norm: Any = None, rows: int = SEEN_ROWS, warps: int = SEEN_WARPS
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each channel, by batch and by group of tokens: most, least, sum; and 1 / rms.
+def sums(x: Tensor, heads: int, every: int, norm: Any = None) -> Tensor:
+    """Of each channel, over every so many tokens: ``[B, groups, C]``, to be summed.
 
     Args:
         x: ``[B, S, C]``, without holes.
         heads: Of C.
+        every: Distance of the tokens that are taken.
         norm: A ``heads.Norm``, or None where x is taken as it is.
-        rows: Tokens a program.
-        warps: Of a program.
-
-    Returns:
-        Three times ``[B, groups, C]`` in float32, and ``[B, S]``.
     """
     import torch
 
     batch, tokens, dim = x.shape
-    groups = triton.cdiv(tokens, rows)
-    most, least, sums = (
-        torch.empty(batch, groups, dim, dtype=torch.float32, device=x.device) for _ in range(3)
-    )
-    inverses = torch.empty(batch, tokens, dtype=torch.float32, device=x.device)
+    taken = triton.cdiv(tokens, every)
+    groups = triton.cdiv(taken, SUM_ROWS)
+    out = torch.empty(batch, groups, dim, dtype=torch.float32, device=x.device)
     weight, eps, cos, sin = norm or (x, 0.0, x, x)
     with torch.cuda.device_of(x):
-        extremes_kernel[(groups, batch)](
-            x, weight, cos, sin, inverses, most, least, sums, tokens, x.stride(1), eps,
-            NORM=norm is not None, HEADS=heads, DIM=dim // heads, ROWS=rows, num_warps=warps,
+        sum_kernel[(groups, batch)](
+            x, weight, cos, sin, out, tokens, taken, every, x.stride(1), eps,
+            NORM=norm is not None, HEADS=heads, DIM=dim // heads, ROWS=SUM_ROWS,
+            num_warps=SUM_WARPS,
         )  # fmt: skip
-    return most, least, sums, inverses
+    return out
 
 
 def rounded(
-    x: Tensor, heads: int, total: int, scale: Tensor, inverses: Tensor, means: Tensor | None,
-    norm: Any = None, rows: int = ROWS, warps: int = WARPS,
+    x: Tensor, heads: int, total: int, scale: Tensor, means: Tensor | None, norm: Any = None,
+    rows: int = ROWS, warps: int = WARPS,
 ) -> Tensor:  # fmt: skip
-    """X as ``extremes`` takes it, less ``means`` ``[B, C]``, over ``scale``, in e4m3.
+    """X as ``sums`` takes it, less ``means`` ``[B, C]``, over ``scale``, in e4m3.
 
     Returns:
         ``[B, total, heads, D]``; beyond x's tokens zeros.
@@ -192,11 +187,22 @@ def rounded(
     batch, tokens, dim = x.shape
     shape = batch, total, heads, dim // heads
     out = torch.empty(shape, dtype=torch.float8_e4m3fn, device=x.device)
-    weight, _, cos, sin = norm or (x, 0.0, x, x)
+    weight, eps, cos, sin = norm or (x, 0.0, x, x)
     with torch.cuda.device_of(x):
         round_kernel[(triton.cdiv(total, rows), batch)](
-            x, weight, cos, sin, inverses, scale if means is None else means, scale, out,
-            tokens, total, x.stride(1), NORM=norm is not None, CENTRED=means is not None,
+            x, weight, cos, sin, scale if means is None else means, scale, out,
+            tokens, total, x.stride(1), eps, NORM=norm is not None, CENTRED=means is not None,
             HEADS=heads, DIM=dim // heads, ROWS=rows, num_warps=warps,
         )  # fmt: skip
     return out
+
+
+def largest(x: Tensor, block: int = BLOCK, warps: int = BLOCK_WARPS) -> Tensor:
+    """Magnitudes whose largest is that of x, without holes; NaN among them where x has one."""
+    import torch
+
+    programs = triton.cdiv(x.numel(), block)
+    most = torch.empty(programs, dtype=torch.float32, device=x.device)
+    with torch.cuda.device_of(x):
+        largest_kernel[(programs,)](x, most, x.numel(), BLOCK=block, num_warps=warps)
+    return most

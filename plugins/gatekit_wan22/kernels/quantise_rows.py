@@ -29,7 +29,7 @@ MOST = 1 << 15  # columns that a program can hold
 
 
 @triton.jit
-def _greater(a, b):
+def greater(a, b):
     """The greater of two; NaN where one of them is."""
     return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
@@ -53,8 +53,8 @@ def quantise_kernel(
     i, j = tl.arange(0, FIRST), FIRST + tl.arange(0, REST)
     in_first, in_rest = i < columns, j < columns
     first, rest = _numbers(x + i, in_first, GELU), _numbers(x + j, in_rest, GELU)
-    most = tl.reduce(tl.abs(first), 0, _greater), tl.reduce(tl.abs(rest), 0, _greater)
-    scale = tl.maximum(_greater(most[0], most[1]), TINY, propagate_nan=tl.PropagateNan.ALL)
+    most = tl.reduce(tl.abs(first), 0, greater), tl.reduce(tl.abs(rest), 0, greater)
+    scale = tl.maximum(greater(most[0], most[1]), TINY, propagate_nan=tl.PropagateNan.ALL)
     scale = tl.div_rn(scale, LARGEST)
     factor = tl.div_rn(1.0, scale)
     # The largest becomes 448 but for the last bit, which rounding takes: nothing is cut off.

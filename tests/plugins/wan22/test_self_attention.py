@@ -90,7 +90,7 @@ def test_attention_in_fp8_is_near_that_in_16_bits(
     exact = model(x, *rest).float() - x.float()
     attention.use_backend(model, attention_fp8.NAME)
     found = model(x, *rest).float() - x.float()
-    assert 1e-4 < relative(found, exact) < 0.04
+    assert 1e-4 < relative(found, exact) < 0.05
     # No farther than what diffusers' steps give, rounded: there each number is rounded twice.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(self_attention, "takes", lambda *_: False)
@@ -138,3 +138,16 @@ def test_a_lora_beside_the_second_product_sees_gelu_itself(plain, given):
         block.ffn.net[2].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     assert torch.equal(model(*given), before)
     assert len(seen) == 2 and all(float(x.min()) > -0.18 for x in seen)  # the least of GELU
+
+
+def test_in_fp8_and_compiled_it_stays_whole(
+    plain, given, as_on_a_gpu, rounds_on_a_cpu, monkeypatch
+):
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    model = in_fp8(plain)
+    as_on_a_gpu()
+    attention.use_backend(model, attention_fp8.NAME)
+    wanted = model(*given)
+    compiling.use_compiled(model, True)
+    assert relative(model(*given), wanted) < 2e-3
+    compiling.use_compiled(model, False)
