@@ -161,8 +161,36 @@ def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Te
         ones = torch.ones(info.shape[0], 1, device=device)
         return q, ones if scale is None else ones * scale.view(-1, 1)
     rows = mapped.read(info, torch.float32, device).split(SLICE)
-    parts = [quantised(part) for part in rows]
+    parts = [rows_quantised(part) for part in rows]
     return torch.cat([q for q, _ in parts]), torch.cat([scale for _, scale in parts])
+
+
+def round_into(
+    raw: Tensor, info: TensorInfo, factor: Tensor | None, q: Tensor, scale: Tensor
+) -> None:
+    """What ``stored_in_fp8`` gives, of bytes on a device into memory there.
+
+    Args:
+        raw: The stored bytes; of an e4m3 file they are in ``q`` already.
+        info: Their type.
+        factor: What the stored weights are multiplied by: ``[1]``, ``[rows]`` or None.
+        q: ``[rows, columns]`` in e4m3.
+        scale: ``[rows]`` in float32.
+    """
+    import torch
+
+    from .dequantise import dequantise
+
+    if info.type == "F8_E4M3":
+        scale.fill_(1.0) if factor is None else scale.copy_(factor.expand_as(scale))
+        return
+    rows = raw.view(len(q), -1)
+    for start in range(0, len(q), SLICE):
+        part = slice(start, start + SLICE)
+        own = factor[part] if factor is not None and factor.numel() == len(q) else factor
+        w = dequantise(rows[part].reshape(-1), info.type, torch.float32, own)
+        found = rows_quantised(w.view(-1, q.shape[1]))
+        q[part], scale[part] = found[0], found[1].view(-1)
 
 
 @cache

@@ -9,7 +9,7 @@ operations, elsewhere, are what those are held against.
 The scale, one for all numbers, is a bound of their magnitude over 448. After a norm none exceeds
 sqrt(C) max |weight|, as x / rms(x) has the length sqrt(C) and a rotation keeps lengths: nobody has
 to look for the largest. A bound that is too large by 2^n costs n of the fifteen binades that e4m3
-has below it, and of a number in one of the others nothing. Without a norm the largest is looked for.
+has below it, and of a number in one of the others nothing. Without a norm the largest is found.
 
 The mean of each channel is over every seventh token. Whatever vector is taken off all keys adds
 one number to all scores of a query, which the softmax does not see: so it need not be exact.

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import Carrier, Load, Piece, Placement
 
+from .arriving import aim
+from .feed_forward import use_fp8_feed_forward
 from .mapped import MappedFile
 from .model import empty_transformer
 from .procession import tell
-from .putting import dtype_of, place_of, put, weights
+from .putting import put, put_rounded, put_stored, weights
 from .shared import Held, find, hold
 from .units import Part, Units, aligned
 
@@ -58,6 +60,8 @@ class PlacedModel:
         self.placement, self.carrier = placement, carrier
         self.model = empty_transformer(sizes)
         self.model.rope.to(device)
+        if any(part.form == "rounded" for parts in units.blocks for part in parts):
+            use_fp8_feed_forward(self.model.blocks)
         self.whole = False
         self._fixed: dict[str, Tensor] | None = None
         self._held: list[Held] = []
@@ -135,21 +139,18 @@ class PlacedModel:
                 self._aim(load.pieces[i], part, memory)
             if part.form == "stored":
                 self._put_stored(part, memory)
+            elif part.form == "rounded":
+                put_rounded(self.model, part, memory, self._bias(part))
             else:
                 put(self.model, part, weights(part, memory))
 
-    def _put_stored(self, part: Part, memory: Tensor) -> None:
-        """Have a layer that decodes its bytes when it is used."""
-        from .stored_linear import new_stored_linear
-
+    def _bias(self, part: Part) -> Tensor:
+        """The bias beside a matrix."""
         assert self._fixed is not None
-        stored = memory[part.offset : part.offset + part.nbytes]
-        scale = self._scale(part)
-        bias = self._fixed[part.name.removesuffix("weight") + "bias"]
-        owner, leaf = place_of(self.model, part, ".weight")
-        kind, dtype = part.info.type, dtype_of(part.dtype)
-        # An index into a ModuleList is a name too.
-        setattr(owner, leaf, new_stored_linear(stored, kind, part.shape, bias, dtype, scale))
+        return self._fixed[part.name.removesuffix("weight") + "bias"]
+
+    def _put_stored(self, part: Part, memory: Tensor) -> None:
+        put_stored(self.model, part, memory, self._bias(part), self._scale(part))
 
     def _piece(self, part: Part) -> Piece:
         path = part.info.file or self.mapped.header.path
@@ -157,17 +158,7 @@ class PlacedModel:
 
     def _aim(self, piece: Piece, part: Part, memory: Tensor) -> None:
         """Say where the bytes of a part go."""
-        if part.form != "decoded":
-            piece.into = memory[part.offset : part.offset + part.nbytes]
-            return
-        from .dequantise import dequantise
-
-        assert self._staging is not None
-        raw = piece.into = self._staging[: part.info.nbytes]
-        out = memory[part.offset : part.offset + part.nbytes].view(dtype_of(part.dtype))
-        scale = self._scale(part)
-        kind, dtype = part.info.type, dtype_of(part.dtype)
-        piece.then = lambda: dequantise(raw, kind, dtype, scale, out=out)
+        aim(piece, part, memory, self._staging, self._scale(part))
 
     def _scale(self, part: Part) -> Tensor | None:
         """What a part's weights are multiplied by, read once."""

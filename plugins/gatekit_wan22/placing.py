@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gatekit import Carrier, ChunkPool, Footprint, ModelVariant, Placement
+from gatekit import (
+    Carrier,
+    ChunkPool,
+    Footprint,
+    ModelVariant,
+    Placement,
+    compute_capability,
+)
 
+from .fp8 import check_fp8, fp8_shapes
 from .passes import MOST
-from .units import BYTES, Units, cut, footprint
+from .sizes import expected_shapes
+from .units import BYTES, Units, cut, footprint, wide_type
 
 if TYPE_CHECKING:
     from .header import Header, TensorInfo
@@ -65,11 +74,11 @@ class Placing(ModelVariant):
     def footprint(self, compute: str, latent: tuple[int, int, int, int]) -> Footprint | None:
         """What the weights take, and graphs of passes that are replayed.
 
-        None where they cannot be streamed: merged LoRAs, fp8.
+        None where they cannot be streamed: merged LoRAs.
         """
-        if compute not in BYTES or (self._loras.uses and self.params.lora_mode == "merge"):
+        if self._loras.uses and self.params.lora_mode == "merge":
             return None
-        more = self._loras.resident_bytes() * BYTES[compute] // 2
+        more = self._loras.resident_bytes() * BYTES[wide_type(compute)] // 2
         units, by_load = self._units(compute), bool(self._loras.uses)
         told = footprint(units, self.sizes, compute, latent, more, at_once=by_load)
         _, frames, height, width = latent
@@ -156,6 +165,8 @@ class Placing(ModelVariant):
         pool: ChunkPool,
         ahead: Sequence[int],
     ) -> None:
+        if compute == "fp8":
+            check_fp8(device, compute_capability(device), fp8_shapes(expected_shapes(self.sizes)))
         from .mapped import MappedFile
         from .placed import PlacedModel
 

@@ -33,6 +33,39 @@ def place_of(model: Any, part: Part, ending: str) -> tuple[Any, str]:
     return model.get_submodule(owner), leaf
 
 
+def rounded(part: Part, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a part that is held in e4m3: its numbers, and the float32 scales of its rows."""
+    import torch
+
+    rows, columns = part.shape
+    end = part.offset + part.nbytes
+    q = memory[part.offset : part.offset + rows * columns].view(torch.float8_e4m3fn)
+    return q.view(rows, columns), memory[end - 4 * rows : end].view(torch.float32)
+
+
+def put_rounded(model: Any, part: Part, memory: Tensor, bias: Tensor) -> None:
+    """Have a layer that multiplies in fp8."""
+    from .fp8 import new_fp8_linear
+
+    q, scale = rounded(part, memory)
+    put_layer(model, part, new_fp8_linear(q, scale, bias))
+
+
+def put_stored(model: Any, part: Part, memory: Tensor, bias: Tensor, scale: Tensor | None) -> None:
+    """Have a layer that decodes its bytes when it is used."""
+    from .stored_linear import new_stored_linear
+
+    stored = memory[part.offset : part.offset + part.nbytes]
+    kind, dtype = part.info.type, dtype_of(part.dtype)
+    put_layer(model, part, new_stored_linear(stored, kind, part.shape, bias, dtype, scale))
+
+
+def put_layer(model: Any, part: Part, layer: Any) -> None:
+    """Have this layer in the place of the one whose weight the part is."""
+    owner, leaf = place_of(model, part, ".weight")
+    setattr(owner, leaf, layer)  # an index into a ModuleList is a name too
+
+
 def put(model: Any, part: Part, value: Tensor) -> None:
     """Have a parameter be this tensor."""
     from torch import nn

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from gatekit import Footprint
 
+from .fp8 import SLICE, in_fp8
 from .header import TensorInfo
 from .model import in_fp32
 from .sizes import TransformerSizes, expected_shapes
 
+Form = Literal["stored", "plain", "decoded", "rounded"]
 ALIGNED = 256
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TYPES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 MARGIN = 1.25  # of the estimate of activations
+ROUNDING = 10  # bytes a number that is rounded: in float32, multiplied, in e4m3
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Part:
         info: Where the file has it.
         shape: In the model.
         form: ``stored`` as the file's blocks, which are decoded at every use; ``plain`` bytes
-            that are the weights; or ``decoded`` on the device as they arrive.
+            that are the weights; ``decoded`` on the device as they arrive; or ``rounded`` there
+            to e4m3, a float32 scale for each row behind them.
         dtype: Type of the weights in the model, such as ``bf16``.
         offset: First byte in its piece of memory.
         nbytes: Bytes there.
@@ -40,10 +45,15 @@ class Part:
     name: str
     info: TensorInfo
     shape: tuple[int, ...]
-    form: Literal["stored", "plain", "decoded"]
+    form: Form
     dtype: str
     offset: int
     nbytes: int
+
+    @property
+    def through_staging(self) -> bool:
+        """Whether the file's bytes are not what is kept."""
+        return self.form == "decoded" or (self.form == "rounded" and self.info.type != "F8_E4M3")
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,15 @@ class Units:
 
     @property
     def staging(self) -> int:
-        """Bytes of the largest tensor that is decoded as it arrives."""
+        """Bytes of the largest tensor that is decoded or rounded as it arrives."""
         every = (part for parts in (self.fixed, *self.blocks) for part in parts)
-        return max((p.info.nbytes for p in every if p.form == "decoded"), default=0)
+        return max((p.info.nbytes for p in every if p.through_staging), default=0)
+
+    @property
+    def rounding(self) -> int:
+        """Bytes that rounding the widest matrix takes, some rows at a time."""
+        every = (part for parts in self.blocks for part in parts if part.form == "rounded")
+        return max((ROUNDING * SLICE * part.shape[1] for part in every), default=0)
 
     @property
     def scratch(self) -> int:
@@ -95,18 +111,21 @@ def cut(
     Args:
         tensors: Of its file, by official name.
         sizes: Of the model.
-        compute: ``fp32``, ``bf16`` or ``fp16``.
+        compute: ``fp32``, ``bf16``, ``fp16`` or ``fp8``.
         kept: Whether quantised matrices are held decoded.
     """
+    wide = wide_type(compute)
     fixed: list[Part] = []
     blocks: list[list[Part]] = [[] for _ in range(sizes.layers)]
     for name, shape in expected_shapes(sizes).items():
         info = tensors[name]
-        dtype = "fp32" if in_fp32(name) else compute
-        form: Literal["stored", "plain", "decoded"] = "decoded"
+        dtype = "fp32" if in_fp32(name) else wide
+        form: Form = "decoded"
         nbytes = info.count * BYTES[dtype]
         matrix = len(shape) == 2 and not in_fp32(name)
-        if info.quantised and not kept and matrix:
+        if compute == "fp8" and in_fp8(name):
+            form, nbytes = "rounded", aligned(prod(shape)) + shape[0] * BYTES["fp32"]
+        elif info.quantised and not kept and matrix:
             form, nbytes = "stored", info.nbytes
         elif info.type == TYPES[dtype]:
             form = "plain"
@@ -129,9 +148,14 @@ def footprint(
     """What a model takes, ``more`` bytes of LoRAs included; for ``at_once`` see ``Footprint``."""
     _, frames, height, width = latent
     tokens = frames * (height // 2) * (width // 2)
-    working = activations(tokens, sizes) * BYTES[compute] // 2 + units.scratch
-    fixed = units.fixed_bytes + units.staging + more
+    working = activations(tokens, sizes) * BYTES[wide_type(compute)] // 2 + units.scratch
+    fixed = units.fixed_bytes + units.staging + units.rounding + more
     return Footprint(fixed, units.block_bytes, working, at_once)
+
+
+def wide_type(compute: str) -> str:
+    """What is not multiplied in fp8 is held in."""
+    return "bf16" if compute == "fp8" else compute
 
 
 def activations(tokens: int, sizes: TransformerSizes) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gatekit import WeightsError
+from gatekit import ScheduleError, WeightsError
 from gatekit.chunks import ChunkPool
 from gatekit.placement import Demand, least, place, ways
 from gatekit_wan22 import WanConditioning
@@ -80,8 +80,16 @@ def ways_of(variant, compute):
     return [every[0], every[2], every[-1]]  # resident, mixed, all streamed
 
 
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.fixture
+def anywhere(monkeypatch):
+    """torch multiplies fp8 on a CPU too."""
+    for module in ("variant", "placing"):
+        monkeypatch.setattr(f"gatekit_wan22.{module}.check_fp8", lambda *a: None)
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16", "fp8"])
 @pytest.mark.parametrize("name", [*FORMS, *MIXES])
+@pytest.mark.usefixtures("anywhere")
 def test_streamed_is_resident_bit_for_bit(files, name, compute, inputs, tools, threads):
     expected = whole(files[name], inputs, tools, compute)
     variant = tools.open_file(files[name])
@@ -112,11 +120,13 @@ def bytes_of(placed):
     return sum(found.values())
 
 
+@pytest.mark.parametrize("compute", ["bf16", "fp8"])
 @pytest.mark.parametrize("name", ["fp16", "Q2_K"])
-def test_no_more_bytes_than_planned(files, name, inputs, tools):
+@pytest.mark.usefixtures("anywhere")
+def test_no_more_bytes_than_planned(files, name, compute, inputs, tools):
     variant = tools.open_file(files[name])
-    for placement in ways_of(variant, "bf16")[1:]:
-        variant.place("cpu", "bf16", placement, pool())
+    for placement in ways_of(variant, compute)[1:]:
+        variant.place("cpu", compute, placement, pool())
         predict(variant, inputs)
         rope = sum(b.nbytes for b in variant.module.rope.buffers())
         assert bytes_of(variant._placed) - rope <= placement.weights
@@ -316,7 +326,6 @@ def test_what_cannot_be_streamed_says_so(files, tools, tmp_path):
         tmp_path / "lora.safetensors",
     )
     lora = [{"file": tmp_path / "lora.safetensors"}]
-    assert tools.open_file(files["fp16"]).footprint("fp8", LATENT) is None
     assert (
         tools.open_file(files["fp16"], loras=lora, lora_mode="merge").footprint("bf16", LATENT)
         is None
@@ -324,6 +333,24 @@ def test_what_cannot_be_streamed_says_so(files, tools, tmp_path):
     with_lora = tools.open_file(files["fp16"], loras=lora).footprint("bf16", LATENT)
     assert with_lora.blocks and with_lora.at_once  # loaded in one go unless it is streamed
     assert not tools.open_file(files["fp16"]).footprint("bf16", LATENT).at_once
+
+
+def test_in_fp8_a_block_takes_a_byte_a_weight_whatever_the_file_has(files, tools):
+    for name in (*FORMS, *MIXES):
+        variant = tools.open_file(files[name])
+        told = variant.footprint("fp8", LATENT)
+        matrices = [t for n, t in variant.tensors().items() if tools.is_matrix(n)]
+        numbers = sum(t.count for t in matrices) // LAYERS
+        scales = sum(4 * t.shape[0] for t in matrices) // LAYERS
+        assert told.blocks == (told.blocks[0],) * LAYERS
+        assert numbers + scales <= told.blocks[0] <= numbers + scales + 256 * 20
+
+
+def test_fp8_is_refused_where_it_cannot_be(files, tools):
+    variant = tools.open_file(files["fp16"])
+    with pytest.raises(ScheduleError, match="fp8 needs an NVIDIA GPU"):
+        variant.place("cpu", "fp8", ways_of(variant, "fp8")[-1], pool())
+    assert variant.loaded is None and variant._placed is None
 
 
 def test_auto_keeps_nothing_decoded_on_a_gpu(files, tools):
