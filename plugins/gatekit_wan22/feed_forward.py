@@ -22,7 +22,8 @@ def fp8_feed_forward_class() -> type[Any]:
         """diffusers' own, of the same names, but for what comes between its two products."""
 
         def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            first, last = self.net[0].proj, self.net[2]
+            net: Any = self.net
+            first, last = net[0].proj, net[2]
             if isinstance(last, in_fp8):  # no LoRA is beside it
                 return last.of_gelu(first(hidden_states))
             return super().forward(hidden_states, *args, **kwargs)

@@ -41,6 +41,7 @@ def processor_class() -> type[Any]:
     """The class ``SelfAttention``; made on first use because diffusers takes seconds to import."""
     from diffusers.models.transformers import transformer_wan
 
+    theirs: Any = transformer_wan  # with backends that gatekit adds
     linear_in_fp8 = fp8_linear_class()
 
     class SelfAttention(transformer_wan.WanAttnProcessor):
@@ -69,7 +70,7 @@ def processor_class() -> type[Any]:
                     return attn.to_out[1](y)
                 out = (out.float() * scale).to(q.dtype)
             else:
-                out = transformer_wan.dispatch_attention_fn(
+                out = theirs.dispatch_attention_fn(
                     rotated(q, attn.heads, of_q),
                     rotated(k, attn.heads, of_k),
                     v.unflatten(2, (attn.heads, -1)),
