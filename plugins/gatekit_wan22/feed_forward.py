@@ -23,9 +23,8 @@ def fp8_feed_forward_class() -> type[Any]:
 
         def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             net: Any = self.net
-            first, last = net[0].proj, net[2]
-            if isinstance(last, in_fp8):  # no LoRA is beside it
-                return last.of_gelu(first(hidden_states))
+            if isinstance(net[2], in_fp8):  # no LoRA is beside it
+                return net[2].of_gelu(net[0].proj(hidden_states))
             return super().forward(hidden_states, *args, **kwargs)
 
     return Fp8FeedForward
