@@ -1,17 +1,18 @@
 """Weights on their way: copy rates, the stall at a switch, streaming under a limit, host memory.
 
-    python tests/bench/residency.py [--json FILE] [--folder FOLDER] [--layers 40]
+    python tests/bench/residency.py [--json FILE] [--folder FOLDER] [--layers 40] [--compute fp8]
     python tests/bench/residency.py --tiny        # a rehearsal on a CPU; its times mean nothing
 
 Writes an expert of A14B's size in fp16, of random weights, into the roomier of /dev/shm and /tmp
-(fewer layers where neither holds it), and computes in bf16 at 832x480x81: 32,760 tokens.
+(fewer layers where neither holds it), and computes in bf16 or fp8 at 832x480x81: 32,760 tokens.
 
 1. Copy rates: pageable, pinned; a file in the page cache into host memory, by one reader and by as
    many as the carrier has; what pinning takes.
 2. Forward time with every weight resident, and the peak beside the weights.
 3. A switch into an expert that does not fit beside the current one: from the end of the one's last
    forward to the end of the other's first, less the time of a resident forward.
-4. The forward streamed within 16 and 10 GiB over the resident one, and the peak of all memory.
+4. The forward streamed within 16 and 10 GiB over the resident one, whether it gives the same bits,
+   and the peak of all memory.
 5. The last two at 4,590 tokens, where less computing hides the copies.
 
 A part that fails is recorded, and the next one runs. Host memory is what no file backs, at its
@@ -55,6 +56,7 @@ class Bench:
     tiny: bool
     folder: Path
     layers: int
+    compute: str = "bf16"
     found: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class Bench:
         self.small = (16, 1, 4, 4) if self.tiny else SMALL
         self.file = self.folder / "gatekit-bench-expert.safetensors"
         self.seconds: dict[tuple[int, ...], float] = {}
+        self.outputs: dict[tuple[int, ...], torch.Tensor] = {}  # with every weight resident
+        self.last: torch.Tensor | None = None  # of what ran last
 
     def part(self, name: str, call: Callable[[], Any]) -> None:
         """Run one part; its error is its finding."""
@@ -200,12 +204,13 @@ def forward(bench: Bench, variant: SafetensorsVariant, latent: tuple[int, ...]) 
     bench.sync()
     taken = time.perf_counter() - began
     assert out.isfinite().all(), "not finite"
+    bench.last = out
     return taken
 
 
 def demand(bench: Bench, key: str, latent: tuple[int, ...]) -> Demand:
     """What the expert asks for."""
-    told = bench.variant().footprint("bf16", latent)  # pyright: ignore[reportArgumentType]
+    told = bench.variant().footprint(bench.compute, latent)  # pyright: ignore[reportArgumentType]
     assert told is not None
     return Demand(key, told, 20)
 
@@ -223,7 +228,7 @@ def resident(bench: Bench) -> dict[str, Any]:
         (placement,) = place([wanted], 1 << 50)
         try:
             began = time.perf_counter()
-            variant.place(bench.device, "bf16", placement, bench.pool())
+            variant.place(bench.device, bench.compute, placement, bench.pool())
             first = forward(bench, variant, latent)
             arrived = time.perf_counter() - began
             if not bench.tiny:
@@ -233,6 +238,8 @@ def resident(bench: Bench) -> dict[str, Any]:
         finally:
             variant.unload()
         bench.seconds[latent] = statistics.median(taken)
+        assert bench.last is not None
+        bench.outputs[latent] = bench.last
         found[str(latent)] = {
             "forward": bench.seconds[latent],
             "place and first forward": arrived,
@@ -252,16 +259,16 @@ def switch(bench: Bench, latent: tuple[int, ...]) -> dict[str, Any]:
     assert not here.streamed and not there.streamed and here.ahead is not None
     pool, now, after = bench.pool(), bench.variant(), bench.variant()
     try:
-        now.place(bench.device, "bf16", here, pool)
+        now.place(bench.device, bench.compute, here, pool)
         forward(bench, now, latent)
         if not bench.tiny:
             torch.cuda.reset_peak_memory_stats()
-        after.prepare(bench.device, "bf16", there, pool, here.ahead)
+        after.prepare(bench.device, bench.compute, there, pool, here.ahead)
         taken = [forward(bench, now, latent) for _ in range(2)]
         began = time.perf_counter()
         now.unload()
         unloaded = time.perf_counter()
-        after.place(bench.device, "bf16", there, pool)
+        after.place(bench.device, bench.compute, there, pool)
         placed = time.perf_counter()
         forward(bench, after, latent)
         ended = time.perf_counter()
@@ -294,7 +301,7 @@ def streamed(bench: Bench, limit: int, latent: tuple[int, ...]) -> dict[str, Any
         torch.cuda.reset_peak_memory_stats()
     try:
         began = time.perf_counter()
-        variant.place(bench.device, "bf16", placement, pool)
+        variant.place(bench.device, bench.compute, placement, pool)
         forward(bench, variant, latent)
         first = time.perf_counter() - began
         taken = [forward(bench, variant, latent) for _ in range(bench.passes)]
@@ -307,12 +314,19 @@ def streamed(bench: Bench, limit: int, latent: tuple[int, ...]) -> dict[str, Any
         "bytes a pass": placement.pass_bytes,
         "place and first forward": first,
         "forward": statistics.median(taken),
+        "same bits as resident": same_bits(bench, latent),
         "over resident": statistics.median(taken) / whole if whole else None,
         "copies alone, at the bound": _at_bound(bench, placement),
         "peak": peaked(bench),
         "within the limit": peaked(bench) <= limit,
         "pinned": pool.bytes,
     }
+
+
+def same_bits(bench: Bench, latent: tuple[int, ...]) -> bool | None:
+    """Whether what ran last gave what the resident model gave; None where that did not run."""
+    exact = bench.outputs.get(latent)
+    return None if exact is None or bench.last is None else torch.equal(bench.last, exact)
 
 
 def _at_bound(bench: Bench, placement: Placement) -> float | None:
@@ -340,6 +354,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--compute", choices=("bf16", "fp8"), default="bf16")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
@@ -348,13 +363,18 @@ def main() -> None:
     room = shutil.disk_usage(folder).free * 0.8
     each = 2 * 5120 * (8 * 5120 + 2 * 13824)
     layers = 6 if args.tiny else max(4, min(args.layers, int((room - 2 * GIB) // each)))
-    bench = Bench(args.tiny, folder, layers)
+    bench = Bench(args.tiny, folder, layers, args.compute)
     # Both experts of the switch are one file: its bytes are to be loaded twice here.
     placed_module.find = lambda *_: None
     if args.tiny:  # brought in the background, as on a GPU
         setattr(SafetensorsVariant, "_whole", lambda *_: False)  # noqa: B010
     name = "CPU" if args.tiny else torch.cuda.get_device_name()
-    bench.found |= {"device": name, "torch": torch.__version__, "readers": READERS}
+    bench.found |= {
+        "device": name,
+        "torch": torch.__version__,
+        "readers": READERS,
+        "compute": args.compute,
+    }
     try:
         bench.part("file", lambda: write(bench))
         bench.part("rates", lambda: rates(bench))

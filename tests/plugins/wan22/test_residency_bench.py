@@ -19,5 +19,6 @@ def test_every_part_runs(monkeypatch, tmp_path):
     parts = [part for part in found.values() if isinstance(part, dict)]
     assert len(parts) == 8 and not any("error" in part for part in parts)
     assert found["streamed in 10 GiB"]["streamed blocks"] > 2
+    assert all(part.get("same bits as resident", True) is True for part in parts)
     assert found["switch"]["there before"] > 0
     assert list(tmp_path.iterdir()) == [out]
