@@ -24,6 +24,7 @@ from . import attention_flash4, attention_fp8, attention_own
 
 AUTO = "auto"
 HALF = ("bf16", "fp16", "fp8")  # computes whose attention sees 16 bits
+HOPPER = 9  # the major number of its compute capability
 CUDNN_SINCE = (2, 6)  # of torch; 2.5.0 gave wrong results
 
 
@@ -170,7 +171,9 @@ def choose(
     place = (device, compute, capability, deterministic)
     here = f"here there are: {', '.join([AUTO, *usable(*place)])}"
     if asked == AUTO:
-        return "native"
+        own = attention_flash4.NAME
+        hopper = capability is not None and capability[0] == HOPPER
+        return own if hopper and lacking(own, *place) is None else "native"
     if asked not in BACKENDS:
         close = get_close_matches(asked, [AUTO, *BACKENDS], n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""

@@ -18,6 +18,26 @@ def test_auto_leaves_the_choice_to_torch(device, capability, monkeypatch):
         assert choose("auto", device, compute, capability) == "native"
 
 
+@pytest.mark.parametrize(
+    ("capability", "compute", "deterministic", "taken"),
+    [
+        (H100, "bf16", False, "flash4"),
+        (H100, "fp8", False, "flash4"),
+        (H100, "fp32", False, "native"),
+        (H100, "bf16", True, "native"),
+        (A100, "bf16", False, "native"),
+        ((12, 0), "bf16", False, "native"),
+        (None, "bf16", False, "native"),
+    ],
+)
+def test_auto_takes_flash4_on_hopper_where_it_is_installed(
+    capability, compute, deterministic, taken, monkeypatch
+):
+    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    monkeypatch.setattr(attention, "version", lambda name: "4.0.0")
+    assert choose("auto", "cuda", compute, capability, deterministic) == taken
+
+
 def test_cudnn_needs_a_torch_that_gets_it_right(monkeypatch):
     monkeypatch.setattr(attention, "torch_version", lambda: (2, 5, 1))
     with pytest.raises(ScheduleError, match=r"'cudnn' needs torch 2\.6.*update torch"):
