@@ -120,8 +120,18 @@ def timed(lab: Lab, files: tuple[Path, Path], vram: int | None) -> tuple[Watch, 
 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(lab.device)
-    result = gatekit.run(plan, gatekit.Inputs(prompt="bench"), observers=[watch], decode=False)
+    inputs = gatekit.Inputs(prompt="bench")
+    try:
+        result = gatekit.run(plan, inputs, observers=[watch], decode=False)
+    finally:
+        give_back(plan)
     return watch, result
+
+
+def give_back(plan: gatekit.Plan) -> None:
+    """Give a run's models back, which stay for the next run of the same plan."""
+    for variant in plan.variants.values():
+        variant.unload()
 
 
 def peak(lab: Lab) -> float | None:

@@ -13,7 +13,7 @@ from gatekit_bench.findings import Row
 from gatekit_bench.lab import FP8, FP8_ALL, PEER, PLAIN, Lab
 from gatekit_bench.part_forward import LIKELY, able_here
 from gatekit_bench.part_gated import GATE, SCALE, SHIFT, STEPS, SWITCH, Gate, gate, seconds_of
-from gatekit_bench.part_memory import Watch, common, forget_compiled
+from gatekit_bench.part_memory import Watch, common, forget_compiled, give_back
 from gatekit_wan22.sizes import expected_shapes
 
 AIM = 0.5  # over diffusers with two experts, loading included
@@ -90,8 +90,11 @@ def measured(lab: Lab, name: str, files: list[Path]) -> None:
     """One run by the clock, and what of it was no step."""
     watch, began = Watch(), time.perf_counter()
     plan = gatekit.resolve(schedule(lab, name, files), device=lab.device, require_files=True)
-    gatekit.run(plan, gatekit.Inputs(prompt="bench"), observers=[watch], decode=False)
-    took, steps = time.perf_counter() - began, sum(s for _, _, s in watch.ended)
+    try:
+        gatekit.run(plan, gatekit.Inputs(prompt="bench"), observers=[watch], decode=False)
+        took, steps = time.perf_counter() - began, sum(s for _, _, s in watch.ended)
+    finally:
+        give_back(plan)
     passes = gate()
     theirs = peer(lab, passes)
     note = ", ".join(

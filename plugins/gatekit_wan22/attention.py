@@ -1,10 +1,10 @@
 """Attention backends by name: which there are here, which one a phase gets, and giving it.
 
-They run through diffusers' dispatcher. The rule of ``auto``: torch's own choice, which on Hopper
-and Blackwell is cuDNN wherever the installed one is right. Asking for cuDNN by name runs the same
-kernel on copies that diffusers makes first (H100, torch 2.11, 32,760 tokens: 39.5 ms for 38.2).
-Backends that round to 8 bits are never chosen by themselves, nor is flash 4, whose kernel is
-faster on an H100, until whole passes have been measured with it.
+They run through diffusers' dispatcher. The rule of ``auto``: flash 4 on Hopper, where it is there
+and a run is long enough (``executions``); else torch's own choice, which on Hopper and Blackwell is
+cuDNN wherever the installed one is right. Asking for cuDNN by name runs the same kernel on copies
+that diffusers makes first (H100, torch 2.11, 32,760 tokens: 38.7 ms for 37.6; flash 4 32 to 34).
+Backends that round to 8 bits are never chosen by themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gatekit import ScheduleError
 
 from . import attention_flash4, attention_fp8, attention_own
 
-AUTO = "auto"
+AUTO, NATIVE = "auto", "native"
 HALF = ("bf16", "fp16", "fp8")  # computes whose attention sees 16 bits
 HOPPER = 9  # the major number of its compute capability
 CUDNN_SINCE = (2, 6)  # of torch; 2.5.0 gave wrong results
@@ -173,7 +173,7 @@ def choose(
     if asked == AUTO:
         own = attention_flash4.NAME
         hopper = capability is not None and capability[0] == HOPPER
-        return own if hopper and lacking(own, *place) is None else "native"
+        return own if hopper and lacking(own, *place) is None else NATIVE
     if asked not in BACKENDS:
         close = get_close_matches(asked, [AUTO, *BACKENDS], n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from gatekit import Execution, PhaseAsk, ScheduleError, compute_capability
 
-from . import attention, compiling, passes
+from . import attention, attention_flash4, compiling, passes
 from .fp8 import check_fp8, fp8_shapes
 from .sizes import expected_shapes
 from .variant import WanVariant
@@ -29,7 +29,7 @@ def executions(
         first_frame: Whether an image would be the video's first frame.
     """
     capability = compute_capability(device)
-    chosen = [_attention(i, ask, device, capability) for i, ask in enumerate(asks)]
+    chosen, plain = _attentions(asks, tokens, device, capability)
     keys = [(ask.compute, name) for ask, name in zip(asks, chosen, strict=True)]
     saved: dict[tuple[str, str], float] = defaultdict(float)
     for ask, key in zip(asks, keys, strict=True):
@@ -45,10 +45,39 @@ def executions(
         unseen = device.startswith("cuda") and capability is None
         changes = "" if attention.BACKENDS[name].exact else name
         replayed = passes.chosen(ask, tokens, device)
-        lines = (why, passes.remark(tokens, first_frame) if replayed else "")
+        lines = (
+            plain if ask.attention == attention.AUTO else "",
+            why,
+            passes.remark(tokens, first_frame) if replayed else "",
+        )
         remarks = tuple(line for line in (*lines, UNSEEN if unseen else "") if line)
         found.append(Execution(name, compiled, changes, remarks, replayed))
     return tuple(found)
+
+
+def _attentions(
+    asks: Sequence[PhaseAsk], tokens: int, device: str, capability: tuple[int, int] | None
+) -> tuple[list[str], str]:
+    """Each phase's backend, and why it is not flash 4, which takes some seconds to begin with."""
+    chosen = [_attention(i, ask, device, capability) for i, ask in enumerate(asks)]
+    if attention_flash4.NAME in {ask.attention for ask in asks}:
+        return chosen, ""  # it is there anyway
+    auto = [
+        i
+        for i, ask in enumerate(asks)
+        if ask.attention == attention.AUTO and chosen[i] == attention_flash4.NAME
+    ]
+    saved = sum(
+        attention_flash4.saved_seconds(asks[i].passes, tokens, *_size(asks[i])) for i in auto
+    )
+    if not auto or saved >= attention_flash4.WORTH:
+        return chosen, ""
+    for i in auto:
+        chosen[i] = attention.NATIVE
+    return chosen, (
+        f"attention without flash 4: it would save about {saved:.0f} s of a run on an H100, "
+        "less than it takes to load"
+    )
 
 
 def _attention(number: int, ask: PhaseAsk, device: str, capability: tuple[int, int] | None) -> str:

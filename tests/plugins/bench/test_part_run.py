@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import gatekit
 from gatekit_bench import part_loading, part_memory, part_run
 from gatekit_bench.clock import Clock
 from gatekit_bench.findings import Findings, LeftOut
@@ -76,3 +77,21 @@ def written(files):
 def test_figures_of_fewer_blocks_are_not_called_extrapolated(lab):
     assert lab.measured == "of 1 of 5 blocks, not extrapolated" and "extrapolated from" in lab.note
     assert not replace(lab, sizes=lab.whole).measured
+
+
+@pytest.mark.parametrize("part", [part_run.run, part_memory.memory])
+def test_no_run_leaves_its_models_beside_the_next(part, lab, monkeypatch):
+    """What the second would take within its limit would be measured with them."""
+    plans, inner = [], gatekit.run
+
+    def run(plan, *given, **named):
+        assert not any(v.loaded for earlier in plans for v in earlier.variants.values())
+        plans.append(plan)
+        found = inner(plan, *given, **named)
+        assert any(v.loaded for v in plan.variants.values())  # it stays for the next run of this
+        return found
+
+    monkeypatch.setattr(gatekit, "run", run)
+    part(lab)
+    assert plans
+    assert not any(v.loaded for plan in plans for v in plan.variants.values())

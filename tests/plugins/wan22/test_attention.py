@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gatekit import Execution, ScheduleError
-from gatekit_wan22 import WanConditioning, attention, attention_own
+from gatekit import Execution, PhaseAsk, ScheduleError
+from gatekit_wan22 import WanConditioning, attention, attention_own, executions
 from gatekit_wan22.attention import BACKENDS, choose, usable
 
 H100, A100 = (9, 0), (8, 0)
@@ -135,3 +135,36 @@ def test_a_phase_switches_the_backend_of_a_loaded_model(wan, inputs, tools, monk
     native = variant.velocity(inputs.x, inputs.sigma, condition)
     assert not used
     assert torch.allclose(math, native, rtol=1e-4, atol=1e-5)
+
+
+def planned(monkeypatch, *asks, tokens=32_760):
+    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    monkeypatch.setattr(attention, "version", lambda name: "4.0.0")
+    monkeypatch.setattr(executions, "compute_capability", lambda device: H100)
+    phases = [
+        PhaseAsk(str(i), None, False, "bf16", **{"attention": "auto", "compile": False, **ask})
+        for i, ask in enumerate(asks)
+    ]
+    found = executions.executions(phases, tokens, "cuda")
+    return [each.attention for each in found], [" ".join(each.remarks) for each in found]
+
+
+def test_auto_takes_flash4_where_a_run_is_long_enough_to_load_it(monkeypatch):
+    """0.24 s a pass of 32,760 tokens on an H100, 6 s to load: from 25 passes on, of all phases."""
+    names, remarks = planned(monkeypatch, {"passes": 16}, {"passes": 10})
+    assert names == ["flash4", "flash4"] and remarks == ["", ""]
+    names, remarks = planned(monkeypatch, {"passes": 16}, {"passes": 8})
+    assert names == ["native", "native"]
+    assert all("would save about 6 s of a run" in line for line in remarks)
+    names, _ = planned(monkeypatch, {"passes": 100}, tokens=4590)
+    assert names == ["native"]
+
+
+def test_flash4_that_is_loaded_anyway_serves_every_phase(monkeypatch):
+    names, remarks = planned(monkeypatch, {"passes": 4}, {"passes": 1, "attention": "flash4"})
+    assert names == ["flash4", "flash4"] and remarks == ["", ""]
+
+
+def test_phases_that_name_another_backend_do_not_count(monkeypatch):
+    names, _ = planned(monkeypatch, {"passes": 20}, {"passes": 100, "attention": "math"})
+    assert names == ["native", "math"]
