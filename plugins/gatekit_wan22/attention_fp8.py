@@ -1,6 +1,6 @@
 """Attention in fp8: softmax(q k^T / sqrt(d)) v with all operands in e4m3, by cuDNN.
 
-q, k, v have one scale each, and a mean of k is taken off before (``heads``): it adds the same
+q, k, v have one scale each, and the mean of k is taken off before (``heads``): it adds the same
 number to all scores of a query, which the softmax does not see, and the rest is rounded the finer.
 In a Wan block norm and rotation are part of that, and the output, in e4m3, is multiplied as it is
 where the next matrix is in fp8. Probabilities, at most 1, are multiplied by 256 before they are

@@ -11,8 +11,7 @@ sqrt(C) max |weight|, as x / rms(x) has the length sqrt(C) and a rotation keeps 
 to look for the largest. A bound that is too large by 2^n costs n of the fifteen binades that e4m3
 has below it, and of a number in one of the others nothing. Without a norm the largest is found.
 
-The mean of each channel is over every seventh token. Whatever vector is taken off all keys adds
-one number to all scores of a query, which the softmax does not see: so it need not be exact.
+The mean is of each channel over the tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 448.0  # of e4m3
-EVERY = 7  # tokens of which one is taken for the mean; odd, as widths of pictures are even
 TINY = 1e-12  # a largest magnitude of zeros
 
 
@@ -105,7 +103,7 @@ def reference_fp8(
 
     w = x.float()
     w = w.unflatten(2, (heads, -1)) if norm is None else reference(w, heads, _widened(norm))
-    means = w[:, ::EVERY].mean(1, keepdim=True) if centred else None
+    means = w.mean(1, keepdim=True) if centred else None
     most = x.abs().amax().float() if norm is None else _most(norm)
     scale = scale_of(most if means is None else most + means.abs().amax())
     w = w if means is None else w - means
@@ -153,7 +151,7 @@ def by_kernels(
     """``in_fp8`` by kernels; x without holes."""
     from .kernels.heads import largest, rounded, sums
 
-    means = sums(x, heads, EVERY, norm).sum(1) / -(-x.shape[1] // EVERY) if centred else None
+    means = sums(x, heads, norm).sum(1) / x.shape[1] if centred else None
     most = largest(x).amax() if norm is None else _most(norm)
     scale = scale_of(most if means is None else most + means.abs().amax())
     return rounded(x, heads, total, scale, means, norm), scale

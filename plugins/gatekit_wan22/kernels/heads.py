@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS, WARPS = 8, 2  # tokens a program, warps a program
-SUM_ROWS, SUM_WARPS = 16, 2  # where sums over tokens are taken, one set a program
+SUM_ROWS, SUM_WARPS = 16, 1  # where sums over tokens are taken, one set a program
 BLOCK, BLOCK_WARPS = 8192, 4  # numbers a program, where the largest is looked for
 
 
@@ -74,13 +74,12 @@ def rotate_kernel(
 
 @triton.jit
 def sum_kernel(
-    x, weight, cos, sin, sums, tokens, taken, every, stride, eps,
+    x, weight, cos, sin, sums, tokens, stride, eps,
     NORM: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of each channel over some of the ``taken`` tokens that are ``every`` apart."""
+    """Sums of each channel over a program's tokens: in one warp, which waits for no other."""
     batch = tl.program_id(1).to(tl.int64)
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)) * every
-    row = tl.where(row < taken * every, row, tokens)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     j = tl.arange(0, DIM)
     inside = (row < tokens)[:, None] & (j < DIM)[None, :]
     x += (batch * tokens + row)[:, None] * stride + j[None, :]
@@ -148,27 +147,28 @@ def rotate(x: Tensor, heads: int, norm: Any, rows: int = ROWS, warps: int = WARP
     return out
 
 
-def sums(x: Tensor, heads: int, every: int, norm: Any = None) -> Tensor:
-    """Of each channel, over every so many tokens: ``[B, groups, C]``, to be summed.
+def sums(
+    x: Tensor, heads: int, norm: Any = None, rows: int = SUM_ROWS, warps: int = SUM_WARPS
+) -> Tensor:
+    """Of each channel, over groups of tokens: ``[B, groups, C]``, to be summed.
 
     Args:
         x: ``[B, S, C]``, without holes.
         heads: Of C.
-        every: Distance of the tokens that are taken.
         norm: A ``heads.Norm``, or None where x is taken as it is.
+        rows: Tokens a program.
+        warps: Of a program.
     """
     import torch
 
     batch, tokens, dim = x.shape
-    taken = triton.cdiv(tokens, every)
-    groups = triton.cdiv(taken, SUM_ROWS)
+    groups = triton.cdiv(tokens, rows)
     out = torch.empty(batch, groups, dim, dtype=torch.float32, device=x.device)
     weight, eps, cos, sin = norm or (x, 0.0, x, x)
     with torch.cuda.device_of(x):
         sum_kernel[(groups, batch)](
-            x, weight, cos, sin, out, tokens, taken, every, x.stride(1), eps,
-            NORM=norm is not None, HEADS=heads, DIM=dim // heads, ROWS=SUM_ROWS,
-            num_warps=SUM_WARPS,
+            x, weight, cos, sin, out, tokens, x.stride(1), eps,
+            NORM=norm is not None, HEADS=heads, DIM=dim // heads, ROWS=rows, num_warps=warps,
         )  # fmt: skip
     return out
 
