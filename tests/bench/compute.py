@@ -8,6 +8,7 @@ steps      what is between the products, each alone: milliseconds, those that it
 products   y = x W^T in bf16 and in fp8, and each one's relative error against float32
 attention  every backend that is here: time, and relative error against float32
 blocks     one block: bf16, fp8, Q2_K, each as it is and compiled; the error of what it adds to x
+kernels    of a compiled block at the largest number of tokens, what each kind of kernel takes
 compiling  in new processes: seconds cold and from the disk's cache, compilations at a switch
 
 Weights and inputs are random. A part that fails is recorded, and the others go on.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -269,6 +271,55 @@ def blocks(bench: Bench) -> Iterator[Row]:
     yield {"block": "Q2_K in fp8", "error": errors["Q2_K in fp8"]}
 
 
+KINDS = {
+    "attention": "sdpa|[Ff]lash", "products": "nvjet|gemm|cutlass", "compiled": "^triton_",
+    "own": "^(rotate|round|sum|largest|quantise|expand)_kernel",
+}  # fmt: skip
+
+
+def kernels(bench: Bench) -> Iterator[Row]:
+    """Milliseconds of a block by kind of kernel, those of gatekit's own by name."""
+    if bench.tiny:
+        return
+    bf16 = torch.bfloat16
+    plain = random_blocks(bench.size, 1, bf16, bench.device, 0)
+    models = {"bf16": plain, "fp8": in_fp8(plain)}
+    if attention.lacking(attention_fp8.NAME, bench.device, "fp8", bench.capability) is None:
+        models[FP8_TOO] = models["fp8"]
+    given = inputs(bench.size, bench.size.grids[0], bf16, bench.device)
+    for name, model in models.items():
+        if bench.late(f"kernels of {name}"):
+            return
+        attention.use_backend(model, backend_of(bench, name))
+        compiling.use_compiled(model, True)
+        model(*given)
+        took = profiled(lambda: model(*given), 3)  # noqa: B023
+        row: Row = {"block": name, "attention": backend_of(bench, name), "all": sum(took.values())}
+        for kernel, ms in took.items():
+            kind = next((k for k, names in KINDS.items() if re.search(names, kernel)), "others")
+            kind = kernel if kind == "own" else kind
+            row[kind] = row.get(kind, 0.0) + ms
+        yield row
+
+
+def profiled(work: Callable[[], object], times: int) -> dict[str, float]:
+    """Milliseconds of each kernel that some work runs, by name."""
+    from torch.profiler import ProfilerActivity, profile
+
+    work()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+    found: dict[str, float] = {}
+    for event in seen.events() or ():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            each = event.self_device_time_total / times / 1e3
+            found[event.name] = found.get(event.name, 0.0) + each
+    return found
+
+
 def backend_of(bench: Bench, name: str) -> str:
     """The attention that a block is measured with."""
     named = {FP8_TOO: attention_fp8.NAME, FLASH: attention_flash4.NAME}
@@ -349,7 +400,7 @@ def child(bench: Bench) -> list[Row]:
 
 PARTS = {
     "steps": steps, "products": products, "attention": attentions, "blocks": blocks,
-    "compiling": compiles,
+    "kernels": kernels, "compiling": compiles,
 }  # fmt: skip
 
 
