@@ -294,12 +294,17 @@ def kernels(bench: Bench) -> Iterator[Row]:
         compiling.use_compiled(model, True)
         model(*given)
         took = profiled(lambda: model(*given), 3)  # noqa: B023
-        row: Row = {"block": name, "attention": backend_of(bench, name), "all": sum(took.values())}
-        for kernel, ms in took.items():
-            kind = next((k for k, names in KINDS.items() if re.search(names, kernel)), "others")
-            kind = kernel if kind == "own" else kind
-            row[kind] = row.get(kind, 0.0) + ms
-        yield row
+        yield {"block": name, "backend": backend_of(bench, name), **by_kind(took)}
+
+
+def by_kind(took: dict[str, float]) -> dict[str, float]:
+    """Times of kernels added up by ``KINDS``, gatekit's own by name, and all of them."""
+    found = {"all": sum(took.values())}
+    for kernel, ms in took.items():
+        kind = next((k for k, names in KINDS.items() if re.search(names, kernel)), "others")
+        kind = kernel if kind == "own" else kind
+        found[kind] = found.get(kind, 0.0) + ms
+    return found
 
 
 def profiled(work: Callable[[], object], times: int) -> dict[str, float]:
