@@ -78,7 +78,6 @@ def processor_class() -> type[Any]:
                     dropout_p=0.0,
                     is_causal=False,
                     backend=self._attention_backend,
-                    parallel_config=self._parallel_config,
                 )
             return attn.to_out[1](attn.to_out[0](out.flatten(2, 3)))
 
