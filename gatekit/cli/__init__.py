@@ -99,8 +99,9 @@ def _call(argv: list[str], debug: bool) -> int:
             return doctor(as_json="--json" in argv)
         if debug:
             raise
-        if isinstance(exc, OSError) and exc.errno in BARRED and exc.filename is not None:
-            place = os.fsdecode(exc.filename)[-LONGEST:]
+        named = getattr(exc, "filename", None)  # a number, of a file that is open
+        if isinstance(exc, OSError) and exc.errno in BARRED and isinstance(named, str | bytes):
+            place = os.fsdecode(named)[-LONGEST:]
             return fail(f"{place}: {exc.strerror}; name a place that you may use", 2)
         notes = "; ".join(getattr(exc, "__notes__", ()))
         after = notes or "run again with --debug for the traceback"

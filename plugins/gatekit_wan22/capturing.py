@@ -42,17 +42,19 @@ class CudaCapture:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             before, side = torch.cuda.current_stream(), _side(torch.cuda.current_device())
-            graph = torch.cuda.CUDAGraph()
+            graph, begun = torch.cuda.CUDAGraph(), False
             try:
                 side.wait_stream(before)
                 with torch.cuda.stream(side):  # makes the handles and workspaces of this stream
                     work()
                 before.wait_stream(side)
                 release()  # a graph decodes weights into memory of its own
+                begun = True
                 with torch.cuda.graph(graph, self._pool, side, "thread_local"):
                     out = work()
             except BaseException:
-                _abandon(self._pool)
+                if begun:
+                    _abandon(self._pool)
                 raise
             finally:  # where a capture cannot be ended, torch stays on the side stream
                 torch.cuda.set_stream(before)

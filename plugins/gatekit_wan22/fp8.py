@@ -1,8 +1,9 @@
 """Products in fp8: y = (s_x s_w) (x_q W_q^T) + b, with one scale a token and one a row of W.
 
 Numbers are e4m3, of which 448 is the largest; a scale is the largest magnitude of its row over
-448. Weights are quantised once, when they are loaded; x each time, in torch operations that the
-compiler fuses into what comes before. Sums are float32.
+448. Weights are quantised as they arrive: once, or in every pass where they are streamed. x is each
+time: by a kernel, or in compiled code by torch's operations, fused into what comes before. Sums are
+float32.
 """
 
 from __future__ import annotations

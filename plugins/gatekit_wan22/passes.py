@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatekit import Execution, PhaseAsk
 
+from . import attention_fp8
 from .graphs import Capture, Graphs
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Passes:
             given: Input ``[B, C, T, H, W]``, time ``[B]`` or ``[B, tokens]``, text.
         """
         launched = partial(launch, model)
-        if how is None or not how.replayed or not replayable(model, given):
+        # cuDNN's plans of it live as long as their thread, which a graph may outlive.
+        bound_to_thread = how is not None and how.attention == attention_fp8.NAME
+        if how is None or not how.replayed or bound_to_thread or not replayable(model, given):
             return launched(*given)
         if self._graphs is None:
             capture = capture_on(device)
@@ -97,6 +100,7 @@ def chosen(ask: PhaseAsk, tokens: int, device: str) -> bool:
     """
     few = device.startswith("cuda") and tokens <= MOST
     as_it_is = ask.compile is False or ask.deterministic or ask.cached
+    as_it_is = as_it_is or ask.attention == attention_fp8.NAME
     return few and not as_it_is and not getattr(ask.variant.params, "loras", ())
 
 

@@ -39,8 +39,8 @@ def _new_enough(device: torch.device) -> bool:
     found = torch.cuda.get_device_capability(device)
     if found < CAPABILITY:
         warnings.warn(
-            f"GGUF blocks are decoded by torch operations, many times slower than by the kernels: "
-            f"these need a GPU of compute capability {CAPABILITY[0]}.{CAPABILITY[1]} (bf16), "
+            "torch operations do what kernels would, and decode GGUF blocks many times slower: "
+            f"the kernels need a GPU of compute capability {CAPABILITY[0]}.{CAPABILITY[1]} (bf16), "
             f"and {device} has {found[0]}.{found[1]}",
             RuntimeWarning,
             stacklevel=2,
@@ -61,8 +61,8 @@ def _kinds() -> dict[str, Kind]:
         if (error.name or "").partition(".")[0] != "triton":
             raise
         warnings.warn(
-            "the package 'triton' is not installed: GGUF blocks are decoded by torch operations, "
-            "many times slower. It comes with torch's CUDA builds for Linux",
+            "the package 'triton' is not installed: torch operations do what kernels would, and "
+            "decode GGUF blocks many times slower. It comes with torch's CUDA builds for Linux",
             RuntimeWarning,
             stacklevel=2,
         )

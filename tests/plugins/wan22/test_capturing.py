@@ -115,10 +115,9 @@ def test_torch_is_put_in_order_where_it_fails(told, where):
     with pytest.raises(RuntimeError, match=r"no memory|cannot be ended"):
         capturing.CudaCapture("cuda")(work)
     assert told.state.stream == "main"
-    assert [e[1:] for e in told.events[-2:]] == [
-        ("_cuda_endAllocateToPool", 0, POOL),
-        ("_cuda_releasePool", 0, POOL),
-    ]
+    ended = [("_cuda_endAllocateToPool", 0, POOL), ("_cuda_releasePool", 0, POOL)]
+    found = [event[1:] for event in told.events if str(event[1]).startswith("_cuda")]
+    assert found == ([] if where == "warm" else ended)  # nothing had begun
     assert calls == ["side"] * (1 if where == "warm" else 2)
 
 

@@ -291,3 +291,14 @@ def test_memory_is_planned_for_graphs(wan, tools):
     few, many = (16, 3, 32, 128), (16, 4, 32, 128)  # 3,072 and 4,096 tokens
     one, other = (variant.footprint("bf16", latent) for latent in (few, many))
     assert one.fixed - other.fixed == one.working > 0
+
+
+def test_attention_whose_plans_live_with_a_thread_is_not_replayed(wan, tools, monkeypatch):
+    monkeypatch.setattr(executions, "compute_capability", lambda device: (9, 0))
+    monkeypatch.setattr("gatekit_wan22.attention.lacking", lambda *given: None)
+    found = planned(tools.open_file(wan.path), passes.MOST, attention="cudnn_fp8")
+    assert found.attention == "cudnn_fp8" and not found.replayed
+    model = object()
+    monkeypatch.setattr(passes, "launch", lambda given, x: (given, x))
+    how = Execution("cudnn_fp8", replayed=True)
+    assert passes.Passes().run(model, "cuda", how, 7) == (model, 7)

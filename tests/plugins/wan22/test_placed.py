@@ -24,6 +24,18 @@ FORMS = {
     "fp8": lambda s: {
         n: t.to(torch.float8_e4m3fn) if ".weight" in n and t.ndim == 2 else t for n, t in s.items()
     },
+    "fp8, scaled": lambda s: {
+        "scaled_fp8": torch.zeros(2, dtype=torch.float8_e5m2),
+        **{
+            n: t.to(torch.float8_e5m2) if ".weight" in n and t.ndim == 2 else t
+            for n, t in s.items()
+        },
+        **{
+            n.removesuffix("weight") + "scale_weight": torch.tensor([0.5 + len(n) / 64])
+            for n, t in s.items()
+            if n.startswith("blocks.") and n.endswith(".weight") and t.ndim == 2
+        },
+    },
 }
 MIXES = {
     "Q2_K": lambda n, _: None if "blocks" not in n or "norm" in n or not n.endswith("weight")
