@@ -25,7 +25,16 @@ from gatekit_bench.sizes import latent_of, shortened, size_named
 from gatekit_wan22.memory import free_bytes
 from gatekit_wan22.sizes import TransformerSizes, expected_shapes
 
-PACKAGES = ("torch", "triton", "diffusers", "transformers", "numpy", "gguf")
+PACKAGES = (
+    "torch",
+    "triton",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "gguf",
+    "flash-attn-4",
+    "nvidia-cudnn-frontend",
+)
 
 
 @dataclass(frozen=True)

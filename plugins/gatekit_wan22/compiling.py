@@ -21,7 +21,7 @@ from .attention import torch_version
 from .shell import shell
 
 TORCH_SINCE = (2, 5)  # weights of modules are inputs of graphs
-SAVED = 20e-6  # seconds a token and pass saved at A14B's size, measured on an H100
+SAVED = 10e-6  # seconds a token and pass saved at A14B's size, measured on an H100
 SIZE = 40 * 5120  # layers x width that SAVED is of
 WORTH = 10.0  # seconds a compilation takes; see docs/performance.md
 LIMIT = 64  # graphs of one block that torch keeps

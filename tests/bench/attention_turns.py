@@ -54,6 +54,8 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := sorted(set(args.backends) - set(attention.BACKENDS)):
         parser.error(f"no backend {', '.join(unknown)}; there are {', '.join(attention.BACKENDS)}")
+    if not args.tiny and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --tiny runs a small size on the CPU")
     device, heads = ("cpu", 2) if args.tiny else ("cuda", 40)
     rows: list[dict[str, Any]] = []
     for queries, keys in ((64, 64), (64, 16)) if args.tiny else SIZES:

@@ -264,12 +264,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="no part begins after so many")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal on the CPU")
     args = parser.parse_args()
+    if not args.tiny and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --tiny rehearses on the CPU")
     bench = Bench(args.tiny, args.seconds, args.json)
     if args.tiny:
         passes.capture_on = lambda device: Recorder()
         compiling.BACKEND = "aot_eager"
-    elif not torch.cuda.is_available():
-        parser.error("there is no GPU here; --tiny rehearses on the CPU")
     with torch.no_grad():
         models = transformers(bench, 2 if args.tiny else 40)
         bench.say("models made")

@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -358,8 +359,14 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
-        raise SystemExit("no GPU here; --tiny rehearses on the CPU")
+        parser.error("there is no GPU here; --tiny rehearses on the CPU")
+    if args.tiny and args.compute == "fp8":
+        parser.error("fp8 needs a GPU; leave out --compute, or --tiny")
     folder = args.folder or roomier()
+    if not folder.is_dir():
+        parser.error(f"--folder: {folder} is no folder; name one that is there")
+    if args.layers < 4:
+        parser.error("--layers must be at least 4")
     room = shutil.disk_usage(folder).free * 0.8
     each = 2 * 5120 * (8 * 5120 + 2 * 13824)
     layers = 6 if args.tiny else max(4, min(args.layers, int((room - 2 * GIB) // each)))
@@ -394,6 +401,7 @@ def main() -> None:
         bench.file.unlink(missing_ok=True)
         if args.json:
             args.json.write_text(json.dumps(bench.found, indent=1))
+    sys.exit(any("error" in part for part in bench.found.values() if isinstance(part, dict)))
 
 
 if __name__ == "__main__":
