@@ -16,7 +16,7 @@ from .graphs import Capture, Graphs
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Tokens of a pass, its batch included. To launch A14B's 40 blocks takes hosts of H100s 55 to 180 ms;
+# Tokens of a pass, its batch included. To launch A14B's 40 blocks takes hosts 55 to 180 ms;
 # the GPU takes 36 ms for 510 tokens, 86 for 1,530 and 216 for 4,590, where nothing is waited for.
 # The price is memory: a graph keeps what a pass takes to run (``Placing.footprint``).
 MOST = 3072
