@@ -156,20 +156,18 @@ def stored_in_fp8(mapped: MappedFile, info: TensorInfo, device: str) -> tuple[Te
     """A matrix of a file as ``quantised`` gives it; one that is e4m3 already, unchanged."""
     import torch
 
-    if info.type == "F8_E4M3":
-        q = mapped.raw(info, device).view(torch.float8_e4m3fn).view(info.shape)
-        scale = mapped.scale(info, device)
-        ones = torch.ones(info.shape[0], 1, device=device)
-        return q, ones if scale is None else ones * scale.view(-1, 1)
-    rows = mapped.read(info, torch.float32, device).split(SLICE)
-    parts = [rows_quantised(part) for part in rows]
-    return torch.cat([q for q, _ in parts]), torch.cat([scale for _, scale in parts])
+    raw, e4m3 = mapped.raw(info, device), torch.float8_e4m3fn
+    same = info.type == "F8_E4M3"
+    q = raw.view(e4m3).view(info.shape) if same else raw.new_empty(info.shape, dtype=e4m3)
+    scale = torch.empty(len(q), dtype=torch.float32, device=device)
+    round_into(raw, info, mapped.scale(info, device), q, scale)
+    return q, scale.view(-1, 1)
 
 
 def round_into(
     raw: Tensor, info: TensorInfo, factor: Tensor | None, q: Tensor, scale: Tensor
 ) -> None:
-    """What ``stored_in_fp8`` gives, of bytes on a device into memory there.
+    """Quantise a stored matrix where its bytes are, some rows at a time.
 
     Args:
         raw: The stored bytes; of an e4m3 file they are in ``q`` already.

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from gatekit import ScheduleError, WeightsError
 from gatekit.chunks import ChunkPool
 from gatekit.placement import Demand, least, place, ways
-from gatekit_wan22 import WanConditioning
+from gatekit_wan22 import WanConditioning, fp8
+from gatekit_wan22.mapped import MappedFile
 
 LAYERS, LATENT = 6, (16, 3, 4, 6)
 FORMS = {
@@ -445,3 +446,20 @@ def test_blocks_that_a_step_cache_runs_are_there(files, inputs, tools):
         whole_chain = predict(variant, inputs)
         assert whole_chain.isfinite().all()
     variant.unload()
+
+
+@pytest.mark.parametrize("name", [*FORMS, *MIXES])
+def test_a_matrix_in_fp8_is_its_weights_quantised_row_by_row(files, name, tools, monkeypatch):
+    """Also where slices do not divide the rows; a file that is e4m3 keeps its numbers."""
+    monkeypatch.setattr(fp8, "SLICE", 100)
+    variant = tools.open_file(files[name])
+    mapped = MappedFile(variant.header())
+    for which in ("blocks.0.ffn.0.weight", "blocks.1.self_attn.v.weight"):
+        info = variant.tensors()[which]
+        q, scale = fp8.stored_in_fp8(mapped, info, "cpu")
+        exact = mapped.read(info, torch.float32)
+        if info.type == "F8_E4M3":
+            assert torch.equal(q.float() * scale, exact)
+            continue
+        wanted, its = fp8.quantised(exact)
+        assert torch.equal(q.float(), wanted.float()) and torch.equal(scale, its)
